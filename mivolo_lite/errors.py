@@ -11,7 +11,7 @@ _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
-    """Bad input, named in one line: what, where, how to mend it.
+    """Bad input, named in one line: what, where, how to fix it.
 
     The command lines print the message without a traceback and exit with ``exit_code``. It never holds credentials.
     """

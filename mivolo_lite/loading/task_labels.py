@@ -98,7 +98,7 @@ def training_columns(indexes: Sequence[ShardIndex], classes: Classes) -> dict[st
             folders = ", ".join(str(index.folder) for index in indexes)
             raise UserError(
                 f"{folders}: no sample's JSON has a {label!r}, or some say it in numbers and some in words; leave the "
-                "task out, or mend the labels and index again"
+                "task out, or fix the labels and index again"
             )
     return concatenated
 

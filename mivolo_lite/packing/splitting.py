@@ -74,16 +74,16 @@ class Splitting:
         ordered = sorted(samples, key=lambda sample: (sample.rank, sample.key))
         if self.shares is None and source.splits:
             splits = {name: [sample for sample in ordered if sample.split == name] for name in source.splits}
-            mend = "give shares, as in --split train=0.9,val=0.1, to divide all anew"
+            advice = "give shares, as in --split train=0.9,val=0.1, to divide all anew"
         else:
             shares = self.shares or (_UNDIVIDED if self.folds or source.has_folds else _USUAL)
-            mend = "give it a larger share"
+            advice = "give it a larger share"
             splits = {name: [] for name in shares}
             for sample, index in zip(ordered, self._assign(ordered, list(shares.values())), strict=True):
                 splits[list(shares)[index]].append(sample)
         for name, chosen in splits.items():
             if not chosen:
-                raise UserError(f"--split: no sample of {len(samples)} comes into {name}; {mend}")
+                raise UserError(f"--split: no sample of {len(samples)} comes into {name}; {advice}")
         return {name: self._with_folds(name, chosen) for name, chosen in splits.items()}
 
     def _with_folds(self, name: str, samples: list[TemporarySample]) -> list[TemporarySample]:

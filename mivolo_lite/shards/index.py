@@ -187,31 +187,31 @@ def _is_indexed(folder: Path) -> bool:
     return (folder / INDEX_FILE).is_file() and (folder / INFO_FILE).is_file()
 
 
-def _why_none(folder: Path, mend: str) -> str:
+def _why_none(folder: Path, advice: str) -> str:
     """The error for a folder without an index, with what to do."""
     if not folder.is_dir():
         return "no such folder; give one that `mivolo-lite pack` or `index` made"
     if splits := sorted(path.name for path in folder.iterdir() if _is_indexed(path)):
         return f"no indexed shards here, but in its folders: give one of them, as in {folder / splits[0]}"
-    return f"no indexed shards here; pack a data set or {mend}"
+    return f"no indexed shards here; pack a data set or {advice}"
 
 
 def _load_local(folder: Path, check_digest: bool = True) -> ShardIndex:
-    mend = f"run `mivolo-lite index {folder}`"
+    advice = f"run `mivolo-lite index {folder}`"
     try:
         if not _is_indexed(folder):
-            raise UserError(f"{folder}: {_why_none(folder, mend)}")
-        info = _read_info((folder / INFO_FILE).read_bytes(), folder, mend)
+            raise UserError(f"{folder}: {_why_none(folder, advice)}")
+        info = _read_info((folder / INFO_FILE).read_bytes(), folder, advice)
         if check_digest:
-            _check_digest(folder, info, mend)
-        columns = _map_columns(folder / INDEX_FILE, info, folder, mend)
-        _require_shards(folder, [shard["file"] for shard in info["shards"]], mend)
+            _check_digest(folder, info, advice)
+        columns = _map_columns(folder / INDEX_FILE, info, folder, advice)
+        _require_shards(folder, [shard["file"] for shard in info["shards"]], advice)
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror}; {mend}") from None
+        raise UserError(f"{error.filename or folder}: {error.strerror}; {advice}") from None
     return ShardIndex(folder, info, columns)
 
 
-def _require_shards(folder: Path, names: Sequence[str], mend: str) -> None:
+def _require_shards(folder: Path, names: Sequence[str], advice: str) -> None:
     """Raise UserError if an indexed shard is missing from its folder, or a shard of the folder from the index.
 
     Only names are compared here, and sizes when a shard is opened: the sizes of 100,000 shards took each rank 7 seconds
@@ -223,13 +223,13 @@ def _require_shards(folder: Path, names: Sequence[str], mend: str) -> None:
         if parent not in listed:
             listed[parent] = set(os.listdir(folder / parent)) if (folder / parent).is_dir() else set()
         if file not in listed[parent]:
-            raise UserError(f"{folder / name}: missing or changed since it was indexed; {mend}")
+            raise UserError(f"{folder / name}: missing or changed since it was indexed; {advice}")
     added = sorted(name for name in listed.get("", set()) - set(names) if name.lower().endswith(".tar"))
     if added:
-        raise UserError(f"{folder}: {first_few(added)} came after the index, which lacks it; {mend}")
+        raise UserError(f"{folder}: {first_few(added)} came after the index, which lacks it; {advice}")
 
 
-def _check_digest(folder: Path, info: dict[str, Any], mend: str) -> None:
+def _check_digest(folder: Path, info: dict[str, Any], advice: str) -> None:
     """Compare the columns with their digest, which indexes of older versions lack.
 
     This reads all of them, at 0.6 to 2 GB a second: 3 to 11 seconds of each rank's start for the 6.6 GB of 100 million
@@ -240,7 +240,7 @@ def _check_digest(folder: Path, info: dict[str, Any], mend: str) -> None:
     if (folder / INDEX_FILE).stat().st_size != info["index"]["bytes"] or (
         _sha256(folder / INDEX_FILE) != info["index"]["sha256"]
     ):
-        raise UserError(f"{folder}: damaged index, or {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
+        raise UserError(f"{folder}: damaged index, or {INDEX_FILE} and {INFO_FILE} were not written together; {advice}")
 
 
 def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
@@ -250,16 +250,16 @@ def _load_remote(url: str, config: CacheConfig) -> ShardIndex:
     are verified when they are read.
     """
     folder, cache = RemoteFolder(url), NodeCache.of(config)
-    mend = "run `mivolo-lite index` on the shards and upload them with their index.safetensors and dataset.json"
-    info = _read_info(folder.read(INFO_FILE), folder, mend)
+    advice = "run `mivolo-lite index` on the shards and upload them with their index.safetensors and dataset.json"
+    info = _read_info(folder.read(INFO_FILE), folder, advice)
     if "index" not in info:
-        raise UserError(f"{folder}: indexed by an older version, without checks for reading from afar; {mend}")
+        raise UserError(f"{folder}: indexed by an older version, without checks for reading from afar; {advice}")
     size, digest = info["index"]["bytes"], info["index"]["sha256"]
     name = f"{digest}.safetensors"
     for _ in range(2):
         with cache.open(name, size, partial(_fetch_index, folder, size, digest, config.connections)) as file:
             if _sha256(file) == digest:
-                return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, mend), config)
+                return ShardIndex(folder, info, _map_columns(cache.folder / name, info, folder, advice), config)
         cache.drop(name)  # damaged on the node's disk, since fetched files were already checked
     raise UserError(f"data.cache.folder {cache.folder}: the disk changes what is written to it; choose another folder")
 
@@ -277,24 +277,24 @@ def _fetch_index(folder: RemoteFolder, size: int, digest: str, connections: int,
         raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; upload both again")
 
 
-def _read_info(content: bytes, folder: Path | RemoteFolder, mend: str) -> dict[str, Any]:
+def _read_info(content: bytes, folder: Path | RemoteFolder, advice: str) -> dict[str, Any]:
     try:
         return check_info(json.loads(content))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/{INFO_FILE}: damaged index ({one_line(error)}); {mend}") from None
+        raise UserError(f"{folder}/{INFO_FILE}: damaged index ({one_line(error)}); {advice}") from None
 
 
-def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, mend: str) -> dict[str, np.ndarray]:
+def _map_columns(path: Path, info: dict[str, Any], folder: Path | RemoteFolder, advice: str) -> dict[str, np.ndarray]:
     try:
         # safetensors' torch reader maps the file. Its numpy reader would copy 100 million samples into every process.
         with safe_open(path, framework="pt") as file:
             digest = (file.metadata() or {}).get("digest")
             columns = {name: file.get_tensor(name).numpy() for name in file.keys()}
         if info["digest"] != digest:
-            raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; {mend}")
+            raise UserError(f"{folder}: {INDEX_FILE} and {INFO_FILE} were not written together; {advice}")
         check_columns(columns, info)
     except (ValueError, TypeError, SafetensorError) as error:  # TypeError: a type that numpy does not have
-        raise UserError(f"{folder}/{INDEX_FILE}: damaged index ({one_line(error)}); {mend}") from None
+        raise UserError(f"{folder}/{INDEX_FILE}: damaged index ({one_line(error)}); {advice}") from None
     return columns
 
 

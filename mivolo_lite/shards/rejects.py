@@ -22,7 +22,7 @@ def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: P
     if len(rejected) > limit * total:
         raise UserError(
             f"{folder}: {len(rejected)} of {total} rejected, over --max_reject_rate {limit:g}: "
-            f"mend the input, or raise the limit, and {REJECTED_FILE} lists them all{example}"
+            f"fix the input, or raise the limit, and {REJECTED_FILE} lists them all{example}"
         )
 
 

@@ -173,8 +173,8 @@ def _other_labels(table: Table, has_options: bool) -> Iterator[str]:
     options = {"--identity if it says who it is": {IDENTITY}, "--boxes if it is an edge of a face": {*FACE_COLUMNS}}
     hints = [hint for hint, meant in options.items() if has_options and meant.isdisjoint(table.columns)]
     if others:
-        mend = f"; name one with {', or '.join(hints)}" if hints else ""
-        yield f"other columns are labels: {first_few(others, _MOST_OTHERS)}{mend}"
+        advice = f"; name one with {', or '.join(hints)}" if hints else ""
+        yield f"other columns are labels: {first_few(others, _MOST_OTHERS)}{advice}"
 
 
 def _unlabelled(table: Table, columns: Mapping[str, str], has_options: bool) -> list[str]:
@@ -194,8 +194,8 @@ def unlabelled(noun: str, meanings: Collection[str], others: Sequence[str], has_
     missing = [meaning for meaning in ("age", "gender") if meaning not in meanings]
     if not missing or not others:
         return []
-    mend = f"name it with {' or '.join(f'--{meaning}' for meaning in missing)}" if has_options else "rename it"
-    return [f"no {noun} is {' or '.join(missing)}; if it is one of {first_few(others)}, {mend}"]
+    advice = f"name it with {' or '.join(f'--{meaning}' for meaning in missing)}" if has_options else "rename it"
+    return [f"no {noun} is {' or '.join(missing)}; if it is one of {first_few(others)}, {advice}"]
 
 
 def _gender(cell: str, gender_of: GenderCodes) -> str:
