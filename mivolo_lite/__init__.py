@@ -11,7 +11,7 @@ __all__ = ["Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """``Predictor``, which imports torch: only where it is asked for, so that ``mivolo-lite --help`` is quick."""
+    """Import ``Predictor``, and torch with it, on first use, so that ``mivolo-lite --help`` is quick."""
     if name != "Predictor":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from mivolo_lite.inference.predictor import Predictor

@@ -14,9 +14,9 @@ class AgeRange:
     Attributes:
         lo: (B,) float32, youngest possible age in years.
         hi: (B,) float32, oldest possible age in years.
-        known: (B,) bool. Where it is False, ``lo`` and ``hi`` hold finite filler that no one may learn from.
-        std: (B,) float32, standard deviation in years of several people's opinions, 0 where it is not known; None where
-            the data has none at all.
+        known: (B,) bool. Where it is False, ``lo`` and ``hi`` are finite but meaningless.
+        std: (B,) float32, standard deviation in years of several people's opinions, 0 where unknown; None if the data
+            has none.
     """
 
     lo: Tensor
@@ -26,7 +26,7 @@ class AgeRange:
 
     @classmethod
     def exact(cls, age: Tensor) -> "AgeRange":
-        """Ages (B,) in years that are all known to the year."""
+        """Exact ages (B,) in years."""
         age = age.float()
         return cls(age, age, torch.ones_like(age, dtype=torch.bool))
 
@@ -38,13 +38,13 @@ class AgeRange:
         return cls(lo, hi, known, None if all(age.std is None for age in ages) else torch.cat(stds))
 
     def map(self, function: Callable) -> "AgeRange":
-        """The same with a function of each tensor."""
+        """Apply a function to each tensor."""
         std = None if self.std is None else function(self.std)
         return AgeRange(function(self.lo), function(self.hi), function(self.known), std)
 
     @property
     def middle(self) -> Tensor:
-        """(B,) the middle of each range, which for an exact age is the age."""
+        """(B,) the middle of each range, or the exact age."""
         return (self.lo + self.hi) / 2
 
 

@@ -1,4 +1,4 @@
-"""The card of an estimator, ``model.yaml``: everything needed to build it again, read strictly."""
+"""The card of an estimator, ``model.yaml``: everything needed to rebuild it, parsed strictly."""
 
 import math
 from collections import Counter
@@ -22,22 +22,22 @@ DEFAULT = "default"
 MODEL_FILE, CARD_FILE = "model.safetensors", "model.yaml"
 NO_AGES = "The model learnt no ages: those that it gives are random."
 JOINT = " + "
-"""Between the digests of several data sets."""
+"""Separator of the digests of several data sets."""
 Tta = Literal["none", "flip", "multiscale"]
 """Test-time augmentation, see ``Estimator.tta``."""
 HUB_CONFIG_FILE = "config.json"
 """Beside ``MODEL_FILE`` in models of transformers, such as MiVOLO v2 on the hub."""
 
 EMA_FILE = "ema.safetensors"
-"""A checkpoint's EMA weights, which are those to use."""
+"""A checkpoint's EMA weights, which take precedence."""
 
 _MOST_BYTES, _LARGEST = 1 << 20, 1 << 16
-"""Bytes of a card, and the largest whole number among its options: a damaged one must not take all memory."""
+"""Limits of a card's bytes and integer options, so that a damaged card does not take all memory."""
 
 
 @dataclass
 class Card:
-    """Everything needed to build an estimator again, and where it came from.
+    """Everything needed to rebuild an estimator, and its provenance.
 
     Attributes:
         model, method: their names and options.
@@ -45,15 +45,15 @@ class Card:
         image_size: side of its square images in pixels.
         normalisation: ``mean`` and ``std`` of the three channels, of images in [0, 1]; the model's own where empty.
         crop_policy: how the crops it was trained on were made.
-        data_digest: names the shards it was trained on.
-        metrics: what it reached on its validation data.
-        tasks: what it answers in addition to age and gender, each as the fields of a ``Task``.
+        data_digest: of the shards it was trained on.
+        metrics: on its validation data.
+        tasks: outputs in addition to age and gender, each as the fields of a ``Task``.
         calibration: age intervals and the temperature of the gender, from ``calibrate``; empty before that.
-        tta: test-time augmentation, see ``Estimator``; where it is not said otherwise.
-        age: whether it learnt ages; a model of identities or genders alone answers with random ones.
-        gender: whether it estimates the gender: not where it learnt none, nor as published age-only checkpoints.
-        licence: of the weights, as their source states it; empty where nothing is known.
-        attribution: whom to name where the weights, or others trained from them, are given on.
+        tta: default test-time augmentation, see ``Estimator``.
+        age: whether it learnt ages; otherwise its ages are random.
+        gender: whether it estimates the gender.
+        licence: of the weights, as stated by their source; empty if unknown.
+        attribution: required when the weights, or others trained from them, are redistributed.
     """
 
     model: dict[str, Any]
@@ -88,13 +88,14 @@ class Card:
         return f"{self.model['name']} of {listed}" if "members" in self.model else listed
 
     def from_nothing(self) -> "Card":
-        """The same, of a model that starts from no other weights: what it started from may be gone or far away."""
+        """The card without initial weights, which may no longer be available."""
         sources: dict[str, Any] = {name: None for name in self.model if name.endswith("weights")}
         sources |= {name: False for name in self.model if name == "pretrained"}
         return replace(self, model=self.model | sources)
 
     def to_share(self) -> "Card":
-        """The same for others: ``short_folder`` of the training data, and nothing of the files that it started from."""
+        """The card for publication: with ``short_folder`` of the training data, and without the files of initial
+        weights."""
         policy: dict[str, Any] = {}
         for name, rules in self.crop_policy.items():
             short = short_folder(name) if isinstance(rules, dict) else name
@@ -103,12 +104,12 @@ class Card:
         return replace(self.from_nothing(), crop_policy=policy, data_digest=digests)
 
     def save(self, folder: Path | str) -> None:
-        """Write ``model.yaml``, whole or not at all."""
+        """Write ``model.yaml`` atomically."""
         write_text(Path(folder) / CARD_FILE, yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True))
 
     @classmethod
     def load(cls, folder: Path | str) -> "Card":
-        """Read ``model.yaml``. Raises UserError where it is not there, or is none."""
+        """Read ``model.yaml``. Raises UserError if it is missing or invalid."""
         path = Path(folder) / CARD_FILE
         values = _read_card(path)
         names = {option.name for option in fields(cls)}
@@ -124,18 +125,18 @@ class Card:
 
 
 def _without_address(digest: str) -> str:
-    """The same; of a stream, which its address stands for, with the ``short_folder`` alone."""
+    """The digest; that of a stream, which is its address, as its ``short_folder``."""
     kind, stream, address = digest.partition("stream:")
     return kind + stream + short_folder(address) if stream else digest
 
 
 def short_folder(folder: str) -> str:
-    """The last two parts of a folder's path or URL: the rest says where somebody keeps data."""
+    """The last two parts of a folder's path or URL, without private parts."""
     return "/".join(PurePath(folder.rstrip("/")).parts[-2:])
 
 
 def require_files(folder: Path | str, *names: str) -> None:
-    """Raise UserError where a folder lacks any of these files."""
+    """Raise UserError if a folder lacks any of these files."""
     folder = Path(folder)
     if (folder / HUB_CONFIG_FILE).is_file() and not (folder / CARD_FILE).is_file():
         raise UserError(f"{folder}: is a model in the layout of the hub; `mivolo-lite convert {folder} OUT` first")
@@ -148,14 +149,14 @@ def require_files(folder: Path | str, *names: str) -> None:
 
 
 def locate(folder: Path | str) -> Path:
-    """The folder that holds the card: of a run's folder its ``best``, of an address on the hub its copy here, and of
-    ``default`` the package's own; a folder of that name is ``./default``."""
+    """The folder of the card: ``best`` of a run's folder, the local copy of an address on the hub, or the package's own
+    for ``default``; a folder of that name is ``./default``."""
     folder = package_folder("weights") if str(folder) == DEFAULT else local_copy(folder)
     return folder / "best" if (folder / "best").is_dir() and not (folder / CARD_FILE).exists() else folder
 
 
 def weights_file(folder: Path) -> Path:
-    """The weights to use in a folder: of a checkpoint with EMA weights those."""
+    """The weights file of a folder: EMA weights if there are any."""
     ema = current_file(folder, EMA_FILE)
     return ema if ema.is_file() else folder / MODEL_FILE
 

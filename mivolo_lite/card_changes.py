@@ -1,4 +1,4 @@
-"""What differs between two cards: whether the weights of one fit the model of the other, and which of them do not."""
+"""Differences between two cards: whether the weights of one fit the model of the other, and which do not."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,12 +12,12 @@ from mivolo_lite.tasks import BUILTIN_TASKS, read_tasks
 
 
 def require_same_model(card: Card, start: Card, folder: Path | str) -> None:
-    """Raise UserError where a run's model, or the classes of a task, are not those of the weights it starts from.
+    """Raise UserError if a run's model, or the classes of a task, differ from those of its initial weights.
 
     Args:
         card: of the run.
-        start: of the weights.
-        folder: where those are, for the message.
+        start: of the initial weights.
+        folder: of the initial weights, for the message.
     """
     for name, (value, trained) in model_changes(card, start).items():
         raise UserError(
@@ -33,17 +33,15 @@ def require_same_model(card: Card, start: Card, folder: Path | str) -> None:
 
 
 def model_changes(card: Card, start: Card) -> dict[str, tuple[Any, Any]]:
-    """Options that define the model and differ, by name: the first card's and the other's.
-
-    Those of the training alone, dropout and where the first weights came from, may differ.
+    """Options that define the model and differ, by name: the first card's and the other's. Dropout and the source of
+    initial weights may differ.
     """
     return _changes("model", _structural(card.model, start.model), card.model, start.model)
 
 
 def method_changes(card: Card, start: Card) -> dict[str, tuple[Any, Any]]:
-    """Options that define the method's head and differ, the ages among them, as ``model_changes`` gives them.
-
-    Those of the loss alone may differ.
+    """Options that define the method's head and differ, including the ages, as in ``model_changes``. Options of the
+    loss may differ.
     """
     names = ("name", *(METHODS[card.method["name"]].defining if card.method["name"] in METHODS else ()))
     return _changes("method", names, card.method, start.method) | _changes("ages", card.span, card.span, start.span)
@@ -55,8 +53,8 @@ def _changes(kind: str, names: Iterable[str], options: Mapping, others: Mapping)
 
 
 def fresh_weights(card: Card, start: Card) -> tuple[str, ...]:
-    """Prefixes of a run's weights that its start lacks: heads and subnets of new tasks, gender's, another method's, and
-    the method's where the start learnt no ages."""
+    """Prefixes of a run's weights that are not in its initial weights: heads and subnets of new tasks and of the
+    gender, and the method's if it differs or if the initial model learnt no ages."""
     tasks, trained = read_tasks(card.tasks), read_tasks(start.tasks)
     heads = {task.name for task in tasks} - {task.name for task in trained}
     subnets = {task.subnet_name for task in tasks} - {task.subnet_name for task in trained} - {*BUILTIN_TASKS}

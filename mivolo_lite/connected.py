@@ -1,4 +1,4 @@
-"""What links connect, over other links if need be: the connected components of a graph."""
+"""The connected components of a graph."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -7,9 +7,9 @@ Item = TypeVar("Item", str, int, bytes)
 
 
 def first_connected(pairs: Iterable[tuple[Item, Item]]) -> dict[Item, Item]:
-    """For each item of any pair, the smallest of all that it is connected with, itself included.
+    """For each item of any pair, the smallest item of its component.
 
-    The items are sorted, so that pairs from a set, whose order differs between processes, give the same dict.
+    Items are sorted, so that pairs from a set, whose order differs between processes, give the same dict.
     """
     parent: dict[Item, Item] = {}
 

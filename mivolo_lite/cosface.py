@@ -1,4 +1,4 @@
-"""Learning identities: CosFace, a softmax over cosines with a margin (Wang et al., CVPR 2018).
+"""CosFace: a softmax over cosines with a margin, for face recognition (Wang et al., CVPR 2018).
 
 Axes: B batch, E channels of an embedding, P people of the training data.
 """
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Centres(nn.Module):
-    """Class centres: the target embedding of each person of the training data. Only training needs them."""
+    """Class centres: the target embedding of each person of the training data, used only in training."""
 
     def __init__(self, people: int, width: int):
         super().__init__()
@@ -18,7 +18,7 @@ class Centres(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(B, P) float32 cosines between embeddings (B, E) and every person's centre."""
-        # A bfloat16 cosine near 1 is off by up to 0.002: at scale 64, an eighth in the logits.
+        # the error of a bfloat16 cosine near 1 is up to 0.002, or 1/8 in the logits at scale 64
         with torch.autocast(embedding.device.type, enabled=False):
             return F.linear(F.normalize(embedding.float()), F.normalize(self.weight.float()))
 
@@ -29,8 +29,8 @@ def cosface(cosine: Tensor, person: Tensor, margin: float, scale: float) -> Tens
     Args:
         cosine: (B, P).
         person: (B,) int64, the true ones.
-        margin: by how much the true person must be nearer than all others.
-        scale: of the logits, for cosines alone are too near to each other for a softmax.
+        margin: subtracted from the cosine to the true person's centre.
+        scale: of the logits, since the range of cosines is too small for a softmax.
     """
     margins = torch.zeros_like(cosine).scatter_(1, person[:, None], margin)
     return F.cross_entropy(scale * (cosine - margins), person, reduction="none")

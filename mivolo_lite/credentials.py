@@ -1,4 +1,4 @@
-"""Texts without the passwords and tokens that the URLs in them may hold: messages and files are shown to others."""
+"""Removes passwords and tokens in URLs from messages and files."""
 
 import re
 

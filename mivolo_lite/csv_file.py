@@ -1,4 +1,4 @@
-"""CSV whose text is no formula where a spreadsheet opens it, and is the same text where a command reads it again."""
+"""CSV files without text that a spreadsheet runs as a formula, and their unchanged text when they are read again."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ one of the last three characters: names such as ``-x7.jpg`` stay what they are f
 
 
 class CsvWriter:
-    """A ``csv.writer`` that puts an apostrophe before formulas, as spreadsheets do for text.
+    """A ``csv.writer`` that puts an apostrophe before formulas, with which spreadsheets mark text.
 
     Args:
         file: opened with ``newline=""``.
@@ -31,13 +31,13 @@ class CsvWriter:
 
 @contextmanager
 def written_csv(path: Path) -> Iterator[CsvWriter]:
-    """The writer of a file that then takes the place of ``path``. Raises UserError as ``written_aside``."""
+    """The writer of a file that atomically replaces ``path``. Raises UserError as ``written_aside``."""
     with written_text(path) as file:
         yield CsvWriter(file)
 
 
 def text_of(cell: str) -> str:
-    """The text that ``CsvWriter`` was given, of a cell that it wrote."""
+    """The original text of a cell that ``CsvWriter`` wrote."""
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
 
 

@@ -1,4 +1,4 @@
-"""Devices by name, tried before they are needed."""
+"""Devices by name, tested before use."""
 
 import torch
 
@@ -6,14 +6,14 @@ from mivolo_lite.errors import UserError, first_line
 
 
 def usable_device(name: str, option: str) -> torch.device:
-    """The device of a name, once it has computed something.
+    """The device of a name, after a test computation.
 
     Args:
-        name: as torch names devices.
-        option: what says the name, for the error.
+        name: torch's name of the device.
+        option: the option with the name, for the error.
 
     Raises:
-        UserError: there is no such device here, or it computes nothing.
+        UserError: the device does not exist or cannot compute.
     """
     try:
         torch.device(name)
@@ -21,7 +21,7 @@ def usable_device(name: str, option: str) -> torch.device:
         raise UserError(f"{option} {name}: not usable here (no such device); try cpu") from None
     try:
         probe = torch.ones(1, device=name)
-        probe.item()  # of a device that computes nothing, such as meta, an error
+        probe.item()  # an error for a device that cannot compute, such as meta
         return probe.device
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = first_line(error).partition(". ")[0]

@@ -13,7 +13,7 @@ _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 class UserError(Exception):
     """Bad input, named in one line: what, where, how to fix it.
 
-    The command lines print the message without a traceback and exit with ``exit_code``. It never holds credentials.
+    Commands print the message without a traceback and exit with ``exit_code``. It must not contain credentials.
     """
 
     exit_code = 2
@@ -23,9 +23,9 @@ class UserError(Exception):
 
 
 class MachineError(UserError):
-    """A failure of the machine, not of the input: a worker was killed, a rank or a disk went away.
+    """A failure of the machine, not of the input: a killed worker, a lost rank or disk.
 
-    Its exit code is another one: a batch system may start the same again.
+    Its exit code tells a batch system that a restart may succeed.
     """
 
     exit_code = 1
@@ -38,33 +38,33 @@ def in_one_line(error: Exception) -> UserError | None:
     if isinstance(error, OSError):
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return MachineError(": ".join([*names, error.strerror or one_line(error)]))
-    if isinstance(error, ImportError | SyntaxError):  # as of a method of the user's own
+    if isinstance(error, ImportError | SyntaxError):  # for example of a user's method
         return UserError(where_raised(error))
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-        # what torch raises, wherever the main thread is, when one of its workers died
+        # raised by torch in the main thread when a worker died
         return worker_died(one_line(error).rstrip("."))
     return None
 
 
 def worker_died(how: str) -> MachineError:
-    """The error for a loader's worker that ended too early: which one and how."""
+    """The error for a loader's worker that ended too early."""
     return MachineError(
         f"{how}: if memory ran out (`dmesg` tells), use fewer workers, or give a container more with --shm-size"
     )
 
 
 def one_line(error: Exception) -> str:
-    """All that an error says, in one line; its type where it says nothing."""
+    """The message of an error in one line; its type if it is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error, without terminal codes; its type where it says nothing."""
+    """The first line of an error, without terminal codes; its type if it is empty."""
     return _TERMINAL.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def where_raised(error: Exception) -> str:
-    """In one line, what an error says, after the file and line of the package where it was raised."""
+    """An error in one line, after the file and line where it was raised."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _ROOT in Path(frame.filename).parents]

@@ -1,4 +1,4 @@
-"""A model, an age method and a gender head as one module, and its files for inference."""
+"""A model, an age method, a gender head and tasks as one module, and its files."""
 
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -29,23 +29,23 @@ from mivolo_lite.tasks import make_centres, make_subnets, negated_tasks, read_ta
 _TRAINING_ONLY = ("centres.", "projection.")
 """Prefixes of the weights that inference does not need."""
 _GRID = 16
-"""Sizes of ``multiscale`` differ by multiples of so many pixels, half of the stride of most backbones."""
+"""Sizes of ``multiscale`` differ by multiples of this many pixels, half of the stride of most backbones."""
 GENDER_HEAD = "gender_head."
-"""Prefix of the weights that inference does not need where the card has no gender."""
+"""Prefix of the weights that inference does not need without gender."""
 
 
 class Estimator(nn.Module):
-    """Estimates age, gender and its tasks from uint8 images. It normalises them itself, on the device.
+    """Estimates age, gender and tasks from uint8 images, which it normalises on the device.
 
     Args:
-        card: what to build.
-        people: how many its embeddings are trained to tell apart; 0 for inference.
+        card: describes the estimator.
+        people: number of identities in the training of embeddings; 0 for inference.
 
     Attributes:
-        channels_last: whether the model sees images in the memory format that loaders give.
-        projection: what is made of the pooled features in addition, where a distillation asks for it.
-        tta: test-time augmentation: ``flip`` answers with the mean raw outputs for the images and their mirror images,
-            ``multiscale`` with that of both at three sizes. At first as the card says.
+        channels_last: whether the model gets images in channels-last memory format.
+        projection: projection of the pooled features for feature distillation, or None.
+        tta: test-time augmentation, initially the card's: ``flip`` averages raw outputs over images and mirror images,
+            ``multiscale`` also over three sizes.
     """
 
     channels_last = True
@@ -74,12 +74,12 @@ class Estimator(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The images it looks at, of ``face`` and ``body``."""
+        """The images that it takes, of ``face`` and ``body``."""
         return self.model.inputs
 
     @property
     def device(self) -> torch.device:
-        """The device on which its images must be."""
+        """The device of its weights, on which images must be."""
         return cast(Tensor, self.normalise[self.inputs[0]].scale).device
 
     def forward(
@@ -88,8 +88,8 @@ class Estimator(nn.Module):
         """Raw outputs for a batch.
 
         Args:
-            face, body: the batch's images, uint8 RGB; None for none. What the model has no input for is not looked at.
-            batch: how many samples it has; by default as many as images of the input that has the most.
+            face, body: the batch's images, uint8 RGB; None for none. Images that are no input of the model are ignored.
+            batch: number of samples; by default the largest number of images of an input.
 
         Returns:
             ``age``, the method's raw output, ``gender``, (B, 2) logits over ``GENDERS`` where the card has it, and
@@ -110,16 +110,16 @@ class Estimator(nn.Module):
 
     @property
     def scales(self) -> tuple[int, int, int]:
-        """The sides in pixels of ``multiscale``: about a twelfth smaller, as trained, and as much larger."""
+        """The sides of ``multiscale`` in pixels: that of the training, and about a twelfth smaller and larger."""
         size = self.card.image_size
         step = max(1, round(size / 12 / _GRID)) * _GRID
         return size - step, size, size + step
 
     def use_tta(self, tta: Tta | None) -> None:
-        """Estimate with this test-time augmentation; None leaves it as it is.
+        """Set the test-time augmentation; None keeps the current one.
 
         Raises:
-            UserError: ``multiscale``, and the model takes images of one size alone, as MiVOLO.
+            UserError: ``multiscale`` for a model with a fixed image size, such as MiVOLO.
         """
         self.tta = tta or self.tta
         if self.tta != "multiscale":
@@ -139,7 +139,8 @@ class Estimator(nn.Module):
         return self.mean_of_mirrored(self._outputs(images, batch), self._outputs(mirrored, batch))
 
     def mean_of_mirrored(self, outputs: dict[str, Tensor], flipped: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The mean of the raw outputs for images and for their mirror images, in which some tasks change their sign."""
+        """The mean of the raw outputs for images and mirror images; ``mirror: negate`` tasks are negated for the
+        latter."""
         flipped = flipped | {name: -flipped[name] for name in negated_tasks(self.tasks)}
         return {name: (answer + flipped[name]) / 2 for name, answer in outputs.items()}
 
@@ -155,14 +156,14 @@ class Estimator(nn.Module):
         if self.projection is not None:
             outputs["projection"] = self.projection(self.model.pooled(subnet_features["age"]))
         outputs = {"age": self.method(subnet_features["age"]), **outputs}
-        # In training a batch of one image is computed as two: see models.missing.
+        # in training a batch of one image is computed as two, see models.missing
         if len(self.inputs) == 1 and (self.training or images[self.inputs[0]].rows.shape[0] != batch):
             rows = images[self.inputs[0]].rows
             outputs = {name: scatter(answer, rows, batch) for name, answer in outputs.items()}
         return outputs
 
     def estimate(self, output: dict[str, Tensor]) -> tuple[AgeEstimate, Tensor | None]:
-        """Ages in years and (B, 2) probabilities over ``GENDERS``, None where the card has no gender."""
+        """Ages in years and (B, 2) probabilities over ``GENDERS``, or None without gender."""
         logits, estimate = self.gender_logits(output), self.method.estimate(output["age"])
         if not isinstance(estimate, AgeEstimate) or estimate.age.ndim != 1:
             raise interface_error(
@@ -171,7 +172,7 @@ class Estimator(nn.Module):
         return estimate, None if logits is None else logits.softmax(dim=1)
 
     def gender_logits(self, output: dict[str, Tensor]) -> Tensor | None:
-        """(B, 2) float32 logits over ``GENDERS``, by the calibrated temperature; None where the card has none."""
+        """(B, 2) float32 logits over ``GENDERS`` with the calibrated temperature, or None without gender."""
         if not self.card.gender:
             return None
         return output["gender"].float() / self.card.calibration.get("gender_temperature", 1.0)
@@ -180,11 +181,11 @@ class Estimator(nn.Module):
         """Write ``model.safetensors`` and ``model.yaml``, without what only training needs.
 
         Args:
-            folder: made where it is missing.
-            weights: the state dict, from where its parameters are spread over several processes.
+            folder: created if it is missing.
+            weights: the full state dict, if the parameters are sharded over processes.
 
         Raises:
-            UserError: the disk refuses, or a weight is not finite.
+            UserError: the files cannot be written, or a weight is not finite.
         """
         folder = Path(folder)
         weights = self.state_dict() if weights is None else weights
@@ -198,7 +199,7 @@ class Estimator(nn.Module):
         self.card.save(folder)
 
     def fingerprint(self) -> str:
-        """What tells it from all others: a digest of its card and its weights."""
+        """A digest of its card and its weights."""
         digest = sha256(repr(self.card).encode())
         for name, tensor in self.state_dict().items():
             digest.update(name.encode())
@@ -210,11 +211,11 @@ class Estimator(nn.Module):
         """Read what ``save`` wrote, in evaluation mode. Processes that are forked later compute with one thread.
 
         Args:
-            folder: of a run, whose ``best`` is read; a ``best``; a checkpoint, whose EMA weights are read where it
-                has them; a converted checkpoint; ``hf://user/name[@revision]``; or ``default``, the package's own.
+            folder: a run's folder (its ``best``), ``best``, a checkpoint (its EMA weights if any), a converted
+                checkpoint, ``hf://user/name[@revision]``, or ``default``, the package's own.
 
         Raises:
-            UserError: it is not there, is damaged, or does not fit.
+            UserError: it is missing, damaged, or inconsistent.
         """
         fork_with_one_thread()
         folder = locate(folder)
@@ -225,26 +226,26 @@ class Estimator(nn.Module):
 
     @classmethod
     def from_card(cls, card: Card, path: Path) -> "Estimator":
-        """Build what a file describes. Raises UserError, with the file's name, where that cannot be built."""
+        """Build the estimator of a card. Raises UserError, with the file's name, if that is not possible."""
         try:
-            # A file of an older version lacks the options of tasks that came later.
+            # files of older versions lack newer options of tasks
             return cls(replace(card, tasks=[asdict(task) for task in read_tasks(card.tasks)]))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        except Exception as error:  # whatever timm, torch or a method says to options that are none
+        except Exception as error:  # exceptions of timm, torch or a method for invalid options
             raise UserError(f"{path}: describes no model that can be built: {first_line(error)}") from None
 
     def load_weights(self, folder: Path | str, fresh: tuple[str, ...] = ()) -> None:
-        """Load all weights that ``save`` wrote, except those of tasks that this estimator lacks.
+        """Load the weights that ``save`` wrote, except those of tasks that this estimator lacks.
 
-        What only training needs stays as it is.
+        Weights that only training needs are not changed.
 
         Args:
             folder: as for ``load``.
-            fresh: prefixes of other weights that stay as they are.
+            fresh: prefixes of other weights to keep.
 
         Raises:
-            UserError: they are not there, are damaged, or of another estimator.
+            UserError: they are missing, damaged, or of another estimator.
         """
         folder = locate(folder)
         require_files(folder, MODEL_FILE)
@@ -257,7 +258,7 @@ class Estimator(nn.Module):
         load_exactly(self, loaded | current, path)
 
     def _is_needed(self, weight: str) -> bool:
-        """Whether a weight belongs to this estimator: not to the head or subnet of what it does not answer."""
+        """Whether a weight belongs to this estimator, and not to a head or subnet that it lacks."""
         module, _, path = weight.partition(".")
         if f"{module}." in _TRAINING_ONLY or f"{module}." == GENDER_HEAD and self.gender_head is None:
             return False
@@ -269,7 +270,7 @@ class Estimator(nn.Module):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A safetensors file. Raises UserError where it is damaged, or holds a number that is not finite."""
+    """Read a safetensors file. Raises UserError if it is damaged or has a number that is not finite."""
     try:
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -281,5 +282,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _plain_name(value: Any) -> Any:
-    """The architecture of a backbone from the hub or a folder; any other value as it is."""
+    """The architecture of a backbone from the hub or a folder; other values are unchanged."""
     return architecture_of(value) if isinstance(value, str) else value
