@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, with the permissions that the umask gives, and one-line errors."""
+"""Atomic writes, with the permissions of the umask and errors of one line."""
 
 import codecs
 import errno
@@ -27,15 +27,15 @@ _RESULTS = {
     "audit.json": "an audit",
     "predictions.csv": "an evaluation",
 }
-"""Files by which a folder is known to hold a command's results; other files have the same name in several of them."""
+"""Files that identify the results of a command; other result files have the same name for several commands."""
 
 
 @contextmanager
 def explain_write_errors(path: Path | str, remedy: str = "choose another place, or make room") -> Iterator[None]:
-    """Name what cannot be written, why, and what to do.
+    """Turn errors of writing into a UserError with the path, the reason and a remedy.
 
     Args:
-        path: the file or the folder that is written.
+        path: file or folder to write.
         remedy: the end of the message.
 
     Raises:
@@ -54,14 +54,14 @@ def explain_write_errors(path: Path | str, remedy: str = "choose another place, 
 def _error_number(error: OSError | SafetensorError) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    match = _OS_ERROR.search(str(error))  # safetensors has no error numbers, only their text
+    match = _OS_ERROR.search(str(error))  # safetensors' errors have no number, only its text
     return int(match[1]) if match else None
 
 
 def read_file(path: Path, limit: int = 1 << 30) -> bytes:
-    """The bytes of a regular file, at most ``limit`` of them and one more.
+    """At most ``limit`` + 1 bytes of a regular file.
 
-    Opening a named pipe would wait for somebody who writes to it, and ``/dev/zero`` has no end.
+    Other files are errors: opening a named pipe would block, and ``/dev/zero`` has no end.
 
     Raises:
         UserError: it is a folder, a device or a pipe.
@@ -77,38 +77,38 @@ def read_file(path: Path, limit: int = 1 << 30) -> bytes:
 
 
 def encoding_of(text: bytes) -> str:
-    """UTF-16 where a text begins as one, as those of Windows' PowerShell and of Excel do; else UTF-8, marked or not."""
+    """UTF-16 if a text has its byte order mark, as from PowerShell and Excel; else UTF-8, with or without a mark."""
     return "utf-16" if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, then rename. Raises UserError where that cannot be."""
+    """Write a file atomically. Raises UserError if that fails."""
     with written_aside(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write aside, indented, then rename. Raises UserError where that cannot be."""
+    """Write indented JSON atomically. Raises UserError if that fails."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write aside, then rename. Raises UserError where that cannot be."""
+    """Write a file atomically. Raises UserError if that fails."""
     with written_aside(path) as partial:
         partial.write_bytes(data)
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A file to write, which then takes the place of ``path``. Raises UserError, with nothing left, where it fails."""
+    """A temporary file that replaces ``path`` when it is complete. On failure it is removed, and UserError raised."""
     with explain_write_errors(path), _replacing(path) as partial:
         yield partial
 
 
 @contextmanager
 def written_text(path: Path) -> Iterator[TextIO]:
-    """A text file that then takes the place of ``path``, as ``written_aside``. A name that is no Unicode gets
-    backslashes, which JSON reads as that name again."""
+    """``written_aside`` for a text file. Text that is no Unicode gets backslashes, which JSON reads as the same
+    text."""
     with (
         written_aside(path) as partial,
         open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -128,15 +128,15 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def result_folder(folder: Path, names: Collection[str], inputs: Iterable[Path] = ()) -> None:
-    """Make a folder for results, and remove the results of the same command from it.
+    """Create a folder for results, and remove earlier results of the same command.
 
     Args:
         folder: of the results.
-        names: of the files that the command writes.
+        names: files that the command writes.
         inputs: files that it reads.
 
     Raises:
-        UserError: a file there is an input, or the result of another command; or nothing can be written there.
+        UserError: a file in it is an input or the result of another command, or it cannot be written.
     """
     require_replaceable(folder, names, inputs)
     with explain_write_errors(folder):
@@ -147,7 +147,7 @@ def result_folder(folder: Path, names: Collection[str], inputs: Iterable[Path] =
 
 
 def require_replaceable(folder: Path, names: Collection[str], inputs: Iterable[Path] = ()) -> None:
-    """Raise UserError where a file that is to be written would replace an input, or the result of another command."""
+    """Raise UserError if a file to write would replace an input, or the result of another command."""
     existing = [name for name in names if (folder / name).exists()]
     for name, read in product(existing, inputs):
         if read.exists() and read.samefile(folder / name):
@@ -160,13 +160,13 @@ def require_replaceable(folder: Path, names: Collection[str], inputs: Iterable[P
 
 
 def lock_or_explain(file: IOBase, out: Path) -> None:
-    """Lock an open file against other commands that write ``out``. Raises UserError where one holds the lock."""
+    """Lock an open file against other commands that write ``out``. Raises UserError if one has the lock."""
     if not try_lock(file):
         raise UserError(f"--out {out}: another command is writing it; wait for that one, or stop it")
 
 
 def new_path(path: Path | str) -> Path:
-    """A file or folder to be made, whose folder is made. Raises UserError where that cannot be: before the work."""
+    """The path of a new file or folder, whose parent is created. Raises UserError if it exists or cannot be created."""
     path = Path(path)
     if path.exists():
         raise UserError(f"{path}: already exists; remove it or choose another name")
@@ -177,7 +177,7 @@ def new_path(path: Path | str) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Write a file into a folder and take it away. Raises UserError where that fails: before the work."""
+    """Test by a temporary file whether a folder is writable. Raises UserError if it is not."""
     with explain_write_errors(folder):
         probe = folder / ".writable.partial"
         try:
@@ -187,9 +187,9 @@ def require_writable(folder: Path) -> None:
 
 
 def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write torch tensors or numpy arrays as safetensors, aside, then rename.
+    """Write torch tensors or numpy arrays as safetensors, atomically.
 
-    safetensors itself makes its files 0600 whatever the umask, so that nobody else on a cluster could read them.
+    safetensors itself ignores the umask and creates files with mode 0600, which others on a cluster cannot read.
 
     Raises:
         OSError, SafetensorError: they cannot be written; ``explain_write_errors`` explains them.
@@ -200,13 +200,13 @@ def save_tensors(tensors: Mapping, path: Path, metadata: Mapping[str, str] | Non
     arrays = all(type(tensor).__module__ == "numpy" for tensor in tensors.values())
     with _replacing(path) as partial:
         partial.touch()
-        mode = partial.stat().st_mode  # the system's answer knows the umask and the folder's access control list
+        mode = partial.stat().st_mode  # of the umask or the folder's access control list
         (numpy if arrays else torch).save_file(tensors, partial, dict(metadata) if metadata else None)
         os.chmod(partial, mode)
 
 
 def _unshare(tensors: Mapping) -> dict:
-    """The same tensors, with copies of those that share memory: safetensors does not support shared tensors."""
+    """Copy tensors that share memory, which safetensors does not support."""
     memories, unshared = set(), {}
     for name, tensor in tensors.items():
         strided = str(getattr(tensor, "layout", "")) == "torch.strided"
@@ -217,7 +217,7 @@ def _unshare(tensors: Mapping) -> dict:
 
 
 def sync_files(folder: Path, deep: bool = True) -> None:
-    """Flush a folder and its files to the disk, so that a renamed file survives a crash of the machine."""
+    """Flush a folder and its files to the disk, so that renamed files survive a crash of the machine."""
     for path in [*(folder.rglob("*") if deep else ()), folder]:
         sync_path(path)
 

@@ -11,7 +11,7 @@ PREFIX = "hf://"
 
 _REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/\s]+))?(?:/(?P<file>[^\s@]+))?")
 _FILES = ["model.yaml", "config.json", "*.safetensors", "README.md", "LICENSE*"]
-"""What is fetched of a repository: two layouts of a checkpoint, and its licence. No code, and nothing pickled."""
+"""Files that are downloaded from a repository: checkpoints and licences, but no code and no pickles."""
 
 
 class HubAddress(NamedTuple):
@@ -44,16 +44,16 @@ def is_hub_address(address: object) -> bool:
 
 
 def local_copy(address: Path | str) -> Path:
-    """The folder or file itself; of an address on the hub, its copy in the hub's cache, fetched where it is not there.
+    """A local folder or file, or the cached copy of an address on the hub, downloaded if needed.
 
     Raises:
-        UserError: the hub does not answer or has no such repository, or huggingface_hub is missing.
+        UserError: the hub does not respond, has no such repository, or huggingface_hub is not installed.
     """
     return _fetch(str(address)) if is_hub_address(address) else Path(address)
 
 
 def hub_client() -> Any:
-    """The module huggingface_hub. Raises UserError where it is missing."""
+    """The module huggingface_hub. Raises UserError if it is not installed."""
     try:
         import huggingface_hub
     except ImportError:
@@ -68,7 +68,7 @@ def _fetch(address: str) -> Path:
         if file is not None:
             return Path(hub.hf_hub_download(repo, file, revision=revision))
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=_FILES))
-    except Exception as error:  # its client raises errors of its own, of httpx, of requests and of the system
+    except Exception as error:  # its client raises its own errors, and those of httpx, requests and the system
         raise UserError(f"{address}: {hub_error(error)}") from None
 
 

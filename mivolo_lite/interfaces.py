@@ -9,20 +9,20 @@ from mivolo_lite.errors import UserError
 
 
 def require_interface(kind: str, name: str, cls: Any, base: type) -> None:
-    """Raise UserError where a class of a registry is not what its interface asks for.
+    """Raise UserError if a class of a registry does not implement its interface.
 
     Args:
-        kind: what the registry holds.
+        kind: of the registry's classes.
         name: of the class in the registry.
         cls: the class.
-        base: the interface. Its attribute ``required``, and those of the classes between, name what has to be there.
+        base: the interface. ``required``, in it and in classes between, names the required attributes.
     """
     for fault in _faults(cls, base):
         raise interface_error(f"{kind} {name}: {getattr(cls, '__name__', cls)} {fault}")
 
 
 def interface_error(fault: str) -> UserError:
-    """An error of a class that does not keep to its interface, with the page that shows how such a class is written."""
+    """The error for a class that violates its interface, with the page that explains it."""
     return UserError(f"{fault}; docs/adding.md shows how")
 
 
@@ -41,7 +41,7 @@ def _faults(cls: Any, base: Any) -> Iterator[str]:
 
 
 def _is_missing(cls: type, name: str) -> bool:
-    """Whether a class lacks an attribute, or has no more than the interface's own, which raises an error."""
+    """Whether a class lacks an attribute, or has only the interface's, which raises an error."""
     owner = next((parent for parent in cls.__mro__ if name in vars(parent)), None)
     return owner is None or name in vars(owner).get("required", ())
 
@@ -56,7 +56,7 @@ def _config_faults(config: Any) -> Iterator[str]:
 
 
 def _signature_faults(name: str, asked: Any, given: Any) -> Iterator[str]:
-    """A function that does not take what it is called with: the interface's parameters, in their order."""
+    """Functions whose parameters differ from the interface's."""
     parameters = list(inspect.signature(asked).parameters)
     try:
         inspect.signature(given).bind(*parameters)

@@ -7,7 +7,7 @@ MIN_AGE, MAX_AGE = 0, 120
 """Ages in years that packing accepts."""
 
 OLDEST = 100
-"""Where an age group without an end, as ``70+``, is taken to end: hardly anybody is older."""
+"""The assumed end of an open age group such as ``70+``."""
 
 IDENTITY = "identity"
 """The field of a sample's JSON that names the person in the image."""
@@ -22,7 +22,7 @@ NUMBERS = (AGE_STD, FOLD)
 """Fields that are numbers, also where a sample's JSON has them as text."""
 
 MISSING = ("null", "nan", "na", "n/a")
-"""What databases, pandas and R write for nothing; ``none`` may be a value, as of glasses."""
+"""Missing values of databases, pandas and R, without ``none``, which may be a value, as for glasses."""
 
 NO_CODE = 255
-"""Stands in an index's columns where a gender or a group is unknown; batches carry masks instead."""
+"""An unknown gender or group in an index; batches have masks instead."""

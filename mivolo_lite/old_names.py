@@ -1,4 +1,4 @@
-"""Names in files of earlier versions, and their current names. Only readers of such files use this."""
+"""Names in files of earlier versions, and their current names."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ _FILES = {"optimizer.safetensors": "moments.safetensors", "ema.safetensors": "av
 
 
 def current_file(folder: Path, name: str) -> Path:
-    """The file of this name in a checkpoint, or the one that an earlier version wrote."""
+    """The file of this name in a checkpoint, or under the name of an earlier version."""
     earlier = folder / _FILES.get(name, name)
     return earlier if earlier.is_file() and not (folder / name).is_file() else folder / name
 

@@ -1,4 +1,4 @@
-"""The help of options, with their types in words."""
+"""The help of options, with readable types."""
 
 import re
 from argparse import Action
@@ -14,7 +14,7 @@ _YES_NO = {"True": "yes", "False": "no"}
 
 
 class TypesInWords(DefaultHelpFormatter):
-    """The help, with ``yes`` and ``no`` in place of Python's ``bool | null``; text needs no type."""
+    """A help formatter with ``yes or no`` in place of Python's ``bool | null``, and no type for text."""
 
     def format_help(self) -> str:
         return super().format_help().replace("``", "`")  # docstrings are reStructuredText
@@ -37,7 +37,7 @@ SECTION = "options as in '{option: value}'"
 
 
 def describe_section(action: Action, or_name: bool = False) -> None:
-    """Say in the help what a section of options takes; jsonargparse speaks of a configuration file."""
+    """Replace jsonargparse's help of a section of options, which is about a configuration file."""
     action.metavar, action.help = "OPTIONS", f"a name, or {SECTION}" if or_name else SECTION
 
 

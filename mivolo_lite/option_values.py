@@ -1,4 +1,4 @@
-"""Parsing one value of an option as its type, with an error that says what the type takes."""
+"""Parses a value of an option as its type, with an error that describes the type."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -30,10 +30,10 @@ def check_value(kind: Any, value: Any) -> Any:
 
     Args:
         kind: the option's type: a plain one, a range, a Literal, a list or a union of these.
-        value: what the user wrote, as YAML reads it, or as text.
+        value: parsed from YAML, or text.
 
     Raises:
-        ValueError: in words, without the option's name.
+        ValueError: readable, without the option's name.
     """
     kind = checked_type(kind)
     value = _normalise(kind, value)
@@ -48,11 +48,11 @@ def check_value(kind: Any, value: Any) -> Any:
 
 
 def check_options(config: Any, kind: str) -> None:
-    """Check the options of a dataclass, which Python's callers may have made of any values.
+    """Check the options of a dataclass, which may have any values if created in Python.
 
     Args:
         config: the dataclass.
-        kind: what it configures, for messages.
+        kind: the name of what it configures, for messages.
 
     Raises:
         UserError: a value is not one of the option's type.
@@ -61,7 +61,7 @@ def check_options(config: Any, kind: str) -> None:
     for option in fields(config):
         value = getattr(config, option.name)
         try:
-            if check_value(types[option.name], value) != value:  # as of a number in quotes
+            if check_value(types[option.name], value) != value:  # for example a number in quotes
                 raise ValueError(f"{value!r:.80} is not {describe(checked_type(types[option.name]))}")
         except ValueError as error:
             raise UserError(f"{kind}.{option.name}: {error}") from None
@@ -69,13 +69,14 @@ def check_options(config: Any, kind: str) -> None:
 
 @cache
 def _parse(kind: Any, name: str, value_type: str, value: Any) -> Any:
-    """The parsed value, kept: a run checks its options several times. The type tells 1 from True and 1.0."""
+    """The parsed value, cached, since a run checks its options several times. The type distinguishes 1, True and
+    1.0."""
     return _parser(kind, name).parse_object({"value": value}).value
 
 
 @cache
 def _parser(kind: Any, name: str) -> ArgumentParser:
-    """A parser of one value. The name tells ``int | str`` from ``str | int``, equal types whose order decides."""
+    """A parser of one value. The name distinguishes ``int | str`` and ``str | int``, which are equal types."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     return parser
@@ -87,11 +88,11 @@ def build(registry: Mapping[str, Any], options: Mapping[str, Any], kind: str, co
     Args:
         registry: classes by their names, each with its ``Config``.
         options: ``name`` and the fields of that ``Config``.
-        kind: what the registry holds, for messages.
-        construct: makes the object.
+        kind: of the registry's classes, for messages.
+        construct: creates the object.
 
     Raises:
-        UserError: the name or an option is not known, or a value is not one of the option's type.
+        UserError: the name or an option is unknown, or a value does not have the option's type.
     """
     options = dict(options)
     name = options.pop("name")
@@ -109,7 +110,7 @@ def build(registry: Mapping[str, Any], options: Mapping[str, Any], kind: str, co
 
 
 def describe(kind: Any) -> str:
-    """The accepted values of a type, in words."""
+    """A readable description of a type's values."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(choice or 'nothing' for choice in get_args(kind))}"
     if get_origin(kind) is list:
@@ -123,7 +124,7 @@ def describe(kind: Any) -> str:
 
 
 def without_none(kind: Any) -> Any:
-    """The type of an option's value, of one that may be left out."""
+    """The type of an optional value without None."""
     return reduce(or_, (member for member in _members(kind) if member is not NoneType))
 
 
@@ -132,7 +133,7 @@ def _members(kind: Any) -> tuple:
 
 
 def _normalise(kind: Any, value: Any) -> Any:
-    """``off`` where the documentation says ``no``, and ``None`` where it says ``null``."""
+    """Replace synonyms, such as ``off`` for ``no`` and ``None`` for ``null``."""
     plain = isinstance(value, str | bool)
     if plain and get_origin(kind) is Literal and "no" in get_args(kind) and value in _NO:
         return "no"
@@ -142,7 +143,7 @@ def _normalise(kind: Any, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """jsonargparse's restricted numbers and texts, which YAML and JSON do not know, as the plain ones they are."""
+    """Convert jsonargparse's restricted numbers and texts to plain ones, for YAML and JSON."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)

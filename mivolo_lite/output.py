@@ -1,6 +1,6 @@
-"""Standard output and standard error that may go away: a closed terminal, a ``| tee`` that Ctrl-C ended as well.
+"""Standard output and error that may be closed: with the terminal, or by Ctrl-C in ``| tee``.
 
-An interrupted run still has to save, and must not fail because it cannot print a line.
+An interrupted run must still save, and not fail because it cannot print.
 """
 
 import errno
@@ -17,7 +17,7 @@ _GONE = (errno.EIO, errno.EPIPE)
 
 @contextmanager
 def losable_output() -> Iterator[None]:
-    """Around printing: where the output is gone, this and all later output is dropped."""
+    """Drop this and all later output if the output is closed."""
     try:
         yield
     except OSError as error:
@@ -27,7 +27,7 @@ def losable_output() -> Iterator[None]:
 
 
 def drop_lost_outputs() -> bool:
-    """Redirect standard output and error to /dev/null where their other end is gone; returns whether one was."""
+    """Redirect closed standard output and error to /dev/null. Returns whether one was closed."""
     lost = [descriptor for descriptor in (1, 2) if is_lost(descriptor)]
     for descriptor in lost:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -37,20 +37,20 @@ def drop_lost_outputs() -> bool:
 
 
 def escape_unprintable() -> None:
-    """Let this process's output escape what its encoding lacks, as a name in Greek on a Windows console of cp1252."""
+    """Escape characters that the output's encoding lacks, such as Greek on a Windows console with cp1252."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a program without a console has none
             stream.reconfigure(errors="backslashreplace")
 
 
 def complain(line: str) -> None:
-    """One line on standard error."""
+    """Print a line to standard error."""
     with losable_output():
         print(line, file=sys.stderr, flush=True)
 
 
 def printable(line: str) -> str:
-    """One line that moves no cursor and clears no screen, whatever names and values it quotes."""
+    """A text as one line without control characters."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in " ".join(line.split())

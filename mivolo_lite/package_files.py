@@ -7,11 +7,11 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.wording import did_you_mean
 
 PREFIX = "pkg:"
-"""Begins the name of a configuration of the package, as in ``--config pkg:utkface``."""
+"""Prefix of the package's configurations, as in ``--config pkg:utkface``."""
 
 
 def package_folder(name: str) -> Path:
-    """``configs`` or ``launch``: inside the installed package, or at the top of the clone that it is imported from."""
+    """``configs`` or ``launch``, in the installed package or in the clone."""
     package = Path(__file__).parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
@@ -34,13 +34,13 @@ def package_config(name: str, option: str = "--config") -> Path:
 
 
 def copy_launch_files(folder: Path) -> list[Path]:
-    """Copies ``launch/`` into a folder that may be there already.
+    """Copy ``launch/`` to a new or existing folder.
 
     Returns:
         the files that were written.
 
     Raises:
-        UserError: a file of the same name is there; nothing is copied then.
+        UserError: a file of the same name exists. Nothing is copied then.
     """
     source = package_folder("launch")
     names = sorted(

@@ -1,4 +1,4 @@
-"""Paths as users write them: ``~``, ``$VARIABLES`` and ``*`` mean what they mean to a shell."""
+"""Expands ``~``, ``$VARIABLES`` and ``*`` in paths, like a shell."""
 
 import glob
 import os
@@ -14,14 +14,14 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 def is_url(address: object) -> bool:
-    """Whether an address is a URL and not a folder."""
+    """Whether an address is a URL."""
     return bool(_URL.search(str(address)))
 
 
 def proxy_options(address: str) -> dict[str, Any]:
-    """The options with which fsspec goes through the proxies that the environment names, as in ``HTTPS_PROXY``.
+    """fsspec's options for the proxies of the environment, such as ``HTTPS_PROXY``.
 
-    aiohttp passes these over unless it is told otherwise; other clients do not.
+    Only aiohttp ignores these by default.
     """
     options = {"http": "client_kwargs", "https": "client_kwargs", "gs": "session_kwargs", "gcs": "session_kwargs"}
     option = options.get(address.partition("://")[0])
@@ -29,14 +29,14 @@ def proxy_options(address: str) -> dict[str, Any]:
 
 
 def expand_path(path: str, option: str) -> str:
-    """A path, or a URL, with ``~``, ``$NAME`` and ``${NAME}`` replaced, as no shell does in a file or in ``--run=~/x``.
+    """A path or URL with ``~``, ``$NAME`` and ``${NAME}`` expanded, which no shell does in a file or in ``--run=~/x``.
 
     Args:
-        path: as the user wrote it. ``pipe:`` commands are left to the shell that runs them.
-        option: what to name in an error.
+        path: the user's text. ``pipe:`` commands are not expanded.
+        option: the option, for errors.
 
     Raises:
-        UserError: a variable that is not set, an unknown user, or a text that no file can be named.
+        UserError: an unset variable, an unknown user, or a text that is no possible file name.
     """
     if path.startswith("pipe:"):
         return path
@@ -57,8 +57,8 @@ def expand_pattern(path: str) -> list[str]:
     Folders that ``**`` cannot list are named on standard error.
 
     Returns:
-        The path itself where it is there or a URL, and where nothing matches. Not what lies in a folder that matches
-        as well: it comes with that folder.
+        The path itself if it exists, is a URL, or nothing matches. The content of a matching folder is not listed
+        separately.
     """
     if is_url(path) or os.path.lexists(path):
         return [path]
@@ -69,7 +69,7 @@ def expand_pattern(path: str) -> list[str]:
 
 
 def _complain_of_unlisted(pattern: str) -> None:
-    """Name the folders that ``**`` cannot list, which ``glob`` passes over."""
+    """Print the folders that ``**`` cannot list, which ``glob`` skips."""
     head, stars, rest = pattern.rpartition("**")
     if not stars or not rest:  # without a rest, the folder itself matches
         return
@@ -83,15 +83,15 @@ def _complain_of_unlisted(pattern: str) -> None:
 
 
 def as_unicode(name: str) -> str:
-    """A file's name as text that every program reads: a byte that is no UTF-8, as 0xE9, becomes ``\\udce9``.
+    """A file name as valid Unicode: a byte that is no UTF-8, such as 0xE9, becomes ``\\udce9``.
 
-    Python holds such a byte as half a character, which is no Unicode: JSON, and tables read by other programs, break.
+    Python represents such a byte by an unpaired surrogate, which breaks JSON, and tables in other programs.
     """
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def local_path(path: str, option: str) -> str:
-    """As ``expand_path``, for a path that must be on a disk. Raises UserError for a URL as well."""
+    """``expand_path`` for a local path. Raises UserError also for a URL."""
     if is_url(path):
         raise UserError(f"{option} {path}: must be on a disk, not at a URL; copy it from or to there")
     return expand_path(path, option)
@@ -109,6 +109,6 @@ def _value(match: re.Match, path: str, option: str) -> str:
     value = os.environ.get(match[1] or match[2])
     if value is not None:
         return value
-    if is_url(path) or os.path.lexists(path):  # a dollar of its own, as in a signature
+    if is_url(path) or os.path.lexists(path):  # a literal dollar, as in a signature
         return match[0]
     raise UserError(f"{option} {path}: the variable {match[0]} is not set")

@@ -1,4 +1,4 @@
-"""Pools of worker processes that end with the process that started them, however that ends."""
+"""Pools of worker processes that end with their parent process."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -15,12 +15,10 @@ from mivolo_lite.system import MOST_IN_POOL
 def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments: tuple = ()) -> Iterator:
     """A ``ProcessPoolExecutor`` of ``count`` processes, each of which calls ``begin(*arguments)`` first.
 
-    They are fewer where the system does not allow as many.
-
-    An exception within ``with`` ends them at once, whatever they are at.
+    There are fewer if the system limits them. An exception within ``with`` ends them at once.
 
     Raises:
-        MachineError: one of them was killed.
+        MachineError: a process was killed.
     """
     earlier_children = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(count, MOST_IN_POOL), initializer=_begin, initargs=(begin, arguments))
@@ -40,7 +38,8 @@ def worker_pool(count: int, begin: Callable[..., None] | None = None, arguments:
 
 @contextmanager
 def worker_map(count: int) -> Iterator[Callable[..., Iterator]]:
-    """``map`` in ``count`` processes, or, with 1, in this one: to start another takes longer than most such work."""
+    """``map`` in ``count`` processes, or in this one for 1, since starting a process takes longer than most such
+    work."""
     if count <= 1:
         yield map
         return

@@ -1,6 +1,6 @@
-"""The processes around this one: the launcher that started it and the workers that it starts.
+"""The launcher of this process, and its workers.
 
-Needs nothing but Python, so that it can be asked before torch is imported.
+It imports only the standard library, so that it can be used before torch is imported.
 """
 
 import ctypes
@@ -29,17 +29,17 @@ _LAUNCHERS = {
     "torchrun",
 }
 WORKERS_IGNORE = signals("SIGINT", "SIGHUP", "SIGUSR2")
-"""A terminal, or a batch system, sends these to all processes of a job. The rank decides what comes of it."""
+"""Signals that a terminal or a batch system sends to all processes of a job. The rank handles them."""
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """The program that started this process to train.
+    """The program that launched this training process.
 
     Attributes:
         pid: its process.
         words: its command line.
-        environ: the environment that it was started with, before it changed anything.
+        environ: its environment when it was started.
     """
 
     pid: int
@@ -47,12 +47,12 @@ class Launcher:
     environ: Mapping[str, str]
 
     def set_itself(self, name: str) -> bool:
-        """Whether the launcher itself set a variable of this process."""
+        """Whether the launcher set a variable of this process."""
         return name in os.environ and name not in self.environ
 
 
 def find_launcher() -> Launcher | None:
-    """The launcher that is this process's parent; None for a shell, a batch system, or where there is no /proc."""
+    """The launcher, if it is this process's parent; None for a shell, a batch system, or without /proc."""
     pid = os.getppid()
     try:
         words = _strings(pid, "cmdline")
@@ -64,27 +64,27 @@ def find_launcher() -> Launcher | None:
 
 
 def signal_when_parent_ends(signal_number: int) -> None:
-    """Ask Linux to send this process a signal when the thread that started it ends. Elsewhere, nothing happens."""
+    """Let Linux send this process a signal when the thread that started it ends. No effect on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 def live_as_worker() -> None:
-    """To be called first in a worker process: it ends with its parent, even one that was killed, and no sooner."""
+    """Let a worker process end with its parent, even if that is killed, and no sooner. Call it first in the worker."""
     for signal_number in WORKERS_IGNORE:
         signal.signal(signal_number, signal.SIG_IGN)
     signal_when_parent_ends(KILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it ended before Linux was asked
+    if parent is not None and not parent.is_alive():  # the parent ended before the call
         os._exit(1)
 
 
 @cache
 def fork_with_one_thread() -> None:
-    """Let processes that are forked from now on compute with one torch thread. Windows forks none.
+    """Let processes that are forked from now on use one torch thread. No effect on Windows.
 
-    A fork copies no threads, but OpenMP counts on those that this process computed with: a forked process that computes
-    with several waits for them for ever.
+    A fork copies no threads, but OpenMP expects those of the parent: a forked process with several threads waits for
+    them for ever.
     """
     if hasattr(os, "register_at_fork"):
         import torch
@@ -93,11 +93,11 @@ def fork_with_one_thread() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep what is freed for the next block, up to 1 GiB. Elsewhere, nothing happens.
+    """Let glibc keep up to 1 GiB of freed memory for reuse. No effect on other systems.
 
-    A step frees its activations and asks for as much again. By default glibc gives large blocks back to the kernel,
-    which maps and clears every page anew: on one virtual machine that took a third of a training's time and half of an
-    inference's. What the user has configured of malloc stays.
+    A step frees its activations, and the next allocates as much. By default glibc returns large blocks to the kernel,
+    which maps and clears every page again: on a virtual machine that took a third of the time of training and half of
+    that of inference. The user's own malloc settings are kept.
     """
     configured = any(name.startswith("MALLOC_") for name in os.environ)
     if configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":

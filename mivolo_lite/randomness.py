@@ -1,6 +1,6 @@
-"""Random numbers as a pure function of where they are needed, the same on every machine and in every version.
+"""Random numbers as pure functions of integers, the same on every machine and in every version.
 
-Generators carry a state that ranks and workers would have to share; a hash of (seed, epoch, sample) carries none.
+Generators have a state that ranks and workers would have to share; a hash of (seed, epoch, sample) has none.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def uniform_of(*values: Any) -> np.ndarray:
 def permutation_of(items: np.ndarray, *key: Any) -> np.ndarray:
     """``items`` in a random order that depends only on them and on ``key``.
 
-    numpy's own generators may change their streams between versions; a hash and a stable sort do not.
+    numpy's generators may change between versions; a hash and a stable sort do not.
     """
     return items[np.argsort(hash_of(*key, items), kind="stable")]
 

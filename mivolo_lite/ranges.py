@@ -1,6 +1,6 @@
 """Types of options that are numbers within bounds, after click's ``IntRange`` and ``FloatRange``.
 
-Every number has both bounds: an infinite or absurdly large one would be noticed hours later, or take all memory.
+Every number has both bounds, since an infinite or very large value might fail only after hours, or take all memory.
 Options are annotated as in ``Annotated[int, int_range(1, 5)]``: type checkers see ``int``, ``check_value`` the range.
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from jsonargparse.typing import extend_base_type, restricted_string_type
 
 MANY = 10**9
-"""More than anybody counts, of steps, samples or epochs."""
+"""Upper bound of steps, samples and epochs."""
 
 
 @cache
@@ -26,7 +26,7 @@ def int_range(low: int, high: int = MANY) -> type:
 
 @cache
 def float_range(low: float, high: float = MANY, low_open: bool = False, high_open: bool = False) -> type:
-    """Finite numbers from ``low`` to ``high``, included unless a side is open."""
+    """Finite numbers from ``low`` to ``high``, both included by default."""
 
     def inside(value: float) -> bool:
         return (

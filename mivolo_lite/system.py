@@ -1,6 +1,6 @@
-"""What operating systems do differently, under names that are the same for Windows and for POSIX.
+"""Functions that differ between operating systems, with one interface for Windows and POSIX.
 
-Needs nothing but Python, so that it can be asked before torch is imported.
+It imports only the standard library, so that it can be used before torch is imported.
 """
 
 import errno
@@ -23,15 +23,15 @@ if sys.platform == "win32":
     MOST_IN_POOL = 61
     """Processes of one pool: Windows waits for 63 things at once."""
 
-    _LOCKED_BYTE = 1 << 30  # far behind the content, which Windows would keep others from reading
+    _LOCKED_BYTE = 1 << 30  # far behind the content, since Windows blocks reading of a locked range
     _seeking = Lock()
 
     def open_to_read(path: Path | str) -> int:
-        """A descriptor of a file's bytes; of a pipe without waiting for who writes to it. Raises OSError."""
+        """A descriptor to read a file, without blocking on a pipe. Raises OSError."""
         return os.open(path, os.O_RDONLY | os.O_BINARY)
 
     def pread(file: int, size: int, offset: int) -> bytes:
-        """At most so many bytes from there on. Threads may call it together."""
+        """At most ``count`` bytes from ``offset`` on. It is thread-safe."""
         with _seeking:
             os.lseek(file, offset, os.SEEK_SET)
             return os.read(file, size)
@@ -40,7 +40,7 @@ if sys.platform == "win32":
         """Lock a file until this process closes it or ends; its workers do not inherit the lock.
 
         Returns:
-            False where another process has locked it; True also where the file system has no locks.
+            False if another process has locked it; True also if the file system has no locks.
         """
         descriptor = file.fileno()
         position = os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -48,13 +48,13 @@ if sys.platform == "win32":
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
-            return error.errno == errno.EINVAL  # what it gives for a file system without locks
+            return error.errno == errno.EINVAL  # the error of a file system without locks
         finally:
             os.lseek(descriptor, position, os.SEEK_SET)
         return True
 
     def remove_locked(file: IOBase, path: Path) -> None:
-        """Close and remove a locked file; it stays where another process has opened it meanwhile."""
+        """Close and remove a locked file, which stays if another process has it open."""
         file.close()
         with suppress(OSError):
             path.unlink()
@@ -65,19 +65,19 @@ if sys.platform == "win32":
             _sync(os.open(path, os.O_RDWR | os.O_BINARY))
 
     def is_lost(descriptor: int) -> bool:
-        """Whether the other end of an output is gone; False where the system does not tell."""
+        """Whether the other end of an output is closed; False if unknown."""
         return False
 
     def command_line(words: Iterable[str]) -> str:
-        """A command as a user of the system's shell writes it."""
+        """A command as text for the system's shell."""
         return list2cmdline(words)
 
     def open_file_limit() -> float:
-        """How many files this process may have open."""
+        """The largest number of open files of this process."""
         return 8192
 
     def peak_memory() -> int:
-        """The most bytes of memory that this process has had."""
+        """The peak memory of this process in bytes."""
         import psutil  # a dependency of accelerate
 
         return psutil.Process().memory_info().peak_wset
@@ -106,7 +106,7 @@ else:
         return True
 
     def remove_locked(file: IOBase, path: Path) -> None:
-        path.unlink(missing_ok=True)  # before the lock is free: the next process makes a file of its own
+        path.unlink(missing_ok=True)  # before releasing the lock, so that the next process creates a new file
         file.close()
 
     def sync_path(path: Path) -> None:
@@ -130,12 +130,12 @@ else:
 
 
 def signals(*names: str) -> tuple[signal.Signals, ...]:
-    """Those of these signals that the system has: Windows has no SIGHUP and no SIGUSR2."""
+    """The signals of these names that the system has: Windows has no SIGHUP and no SIGUSR2."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 def reserve(file: int, size: int) -> None:
-    """Give an open file so many bytes of zeros, with all of their blocks on the disk. Raises OSError without room."""
+    """Extend an open file by zeros and allocate all of its blocks. Raises OSError if the disk is full."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
         return
@@ -150,7 +150,7 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot
+        if error.errno != errno.EINVAL:  # not supported by the file system
             raise
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The tasks of an estimator in addition to age and gender, as data."""
+"""The tasks of an estimator in addition to age and gender."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,19 +29,19 @@ class Task:
 
     Attributes:
         name: of its output.
-        kind: ``classification`` gives (B, classes) logits, ``regression`` (B, 1), ``embedding`` a vector (B, E) that
-            tells people apart, learnt from who the samples say is in the image.
+        kind: ``classification`` gives (B, classes) logits, ``regression`` (B, 1), ``embedding`` a vector (B, E) for
+            recognition, learnt from the samples' identities.
         classes: the names of the classes, in the order of the logits.
-        loss: ``cross_entropy`` for a classification, ``l2`` or ``l1`` for a regression, ``cosface`` for an embedding;
-            where empty, the first.
-        weight: of its loss against that of age, which is in its method's own unit.
-        subnet: tasks with the same one share what it reads; ``age`` and ``gender`` have theirs. The task's own name
-            where empty. An embedding has none.
+        loss: ``cross_entropy`` for a classification, ``l2`` (default) or ``l1`` for a regression, ``cosface`` for an
+            embedding.
+        weight: of its loss, relative to the age's loss in its method's unit.
+        subnet: name of the subnet, which tasks can share; ``age`` and ``gender`` have their own. By default the task's
+            name. An embedding has none.
         margin: of ``cosface``.
         scale: of ``cosface``.
         label_smoothing: of ``cross_entropy``: share of the target that is spread over all classes.
-        mirror: what a number becomes in the mirror image: ``keep``, or ``negate`` where left and right have different
-            signs, as of yaw and roll.
+        mirror: change of a number in the mirror image: ``keep``, or ``negate`` if left and right have different signs,
+            as for yaw and roll.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Task:
         return self.subnet or self.name
 
     def compute_loss(self, output: Tensor, value: Tensor) -> Tensor:
-        """(B,) float32 loss, no reduction.
+        """(B,) float32 loss, without reduction.
 
         Args:
             output: (B, classes) logits, (B, 1), or (B, P) cosines of ``Centres``.
@@ -106,7 +106,7 @@ class Task:
         return error.abs() if self.loss == "l1" else error.square()
 
     def answer(self, output: Tensor) -> Tensor:
-        """(B,) float32 index of the likeliest class, or the number; (B, E) the vector of an embedding."""
+        """(B,) float32 index of the most probable class, or the number; (B, E) for an embedding."""
         if self.kind == "embedding":
             return output.float()
         return output.argmax(dim=1).float() if self.kind == "classification" else output.float().squeeze(-1)
@@ -117,12 +117,12 @@ class Task:
 
 
 def read_tasks(records: Sequence[dict[str, Any]]) -> list[Task]:
-    """The tasks that a card holds. Raises UserError where they contradict each other."""
+    """The tasks of a card. Raises UserError if they are inconsistent."""
     return check_tasks([Task(**record) for record in records])
 
 
 def check_tasks(tasks: list[Task]) -> list[Task]:
-    """The same tasks. Raises UserError where they contradict each other."""
+    """The tasks unchanged. Raises UserError if they are inconsistent."""
     names = [task.name for task in tasks]
     for task in tasks:
         if names.count(task.name) > 1:
@@ -133,7 +133,7 @@ def check_tasks(tasks: list[Task]) -> list[Task]:
 
 
 def make_subnets(model: AgeModel, tasks: Sequence[Task]) -> nn.ModuleDict:
-    """Every subnet by its name: age's, gender's, and those of the tasks."""
+    """Every subnet by its name: those of the age, the gender and the tasks."""
     subnets = nn.ModuleDict({name: model.make_subnet() for name in BUILTIN_TASKS})
     for task in tasks:
         if task.subnet_name not in subnets:

@@ -1,4 +1,4 @@
-"""Parts of sentences that many messages have: counts, lists of names, and guesses at a name that is not known."""
+"""Common parts of messages: counts, lists of names, and suggestions for unknown names."""
 
 import difflib
 import os
@@ -15,32 +15,32 @@ def count_of(number: int, noun: str, plural: str = "") -> str:
 
 
 def images_of(row: Mapping[str, Any]) -> str:
-    """``n=825``; where the row of figures says how many ``people`` the images are of, ``825 images of 69 people``."""
+    """``n=825``, or ``825 images of 69 people`` if the row of figures has ``people``."""
     if "people" not in row:
         return f"n={row['n']}"
     return f"{count_of(row['n'], 'image')} of {count_of(row['people'], 'person', 'people')}"
 
 
 def percent(share: float) -> str:
-    """``90%``, ``97.5%``: as many digits as the share has."""
+    """``90%``, ``97.5%``: with as many digits as the share."""
     return f"{100 * share:g}%"
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names, each not too long, and how many more there are."""
+    """The first few names, shortened, and the number of others."""
     listed = ", ".join(name[:_LONGEST] for name in names[:limit])
     return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed
 
 
 def did_you_mean(word: str, names: Iterable[str], otherwise: str = "", most: int = 1) -> str:
-    """The end of an error about an unknown name: the names closest to it, or ``otherwise`` where none is close."""
+    """The end of an error about an unknown name: the closest names, or ``otherwise`` if none is close."""
     names = list(names)
     group = os.path.commonprefix([word, *names]).rpartition(".")[0]  # which would make all of its options close
     cut = len(group) + 1 if group else 0
     typed = word[cut : cut + _LONGEST]
     close = difflib.get_close_matches(typed, [name[cut:] for name in names], n=most + 2)
-    # Two letters that changed places are the likeliest slip, and cost most in difflib's ratio: of close names, those of
-    # the same letters come first.
+    # Swapped letters are the most frequent mistake, but have a low difflib ratio: of close names, those with the same
+    # letters come first.
     close.sort(key=lambda name: _letters_apart(typed, name))
     close = [word[:cut] + name for name in close[:most]]
     hint = f"did you mean {', '.join(close)}?" if close else otherwise
@@ -48,7 +48,7 @@ def did_you_mean(word: str, names: Iterable[str], otherwise: str = "", most: int
 
 
 def _letters_apart(one: str, other: str) -> int:
-    """How many letters one word has and the other lacks, in whatever order they stand."""
+    """The number of letters that only one of two words has, in any order."""
     counts = Counter(one)
     counts.subtract(other)
     return sum(map(abs, counts.values()))

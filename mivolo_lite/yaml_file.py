@@ -1,4 +1,4 @@
-"""YAML of configurations: one mapping of plain values with unique keys.
+"""Reads YAML configurations: one mapping of plain values with unique keys.
 
 PyYAML alone takes the last of two equal keys, reads ``no`` as a boolean and 070 as 56, and expands references without a
 bound.
@@ -26,7 +26,7 @@ _OF_YAML_1_1 = re.compile(r"[-+]?0[0-7_]+$|.*:")
 
 
 class _Refused(yaml.YAMLError):
-    """Valid YAML that is no configuration."""
+    """Valid YAML that is not allowed in a configuration."""
 
     def __init__(self, problem: str, mark: Any):  # of PyYAML or of libyaml
         super().__init__(f"line {mark.line + 1}: {problem}")
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
         return _TEXT if tag in (_INT, _FLOAT) and _OF_YAML_1_1.match(value) else tag
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Stops at the first level or value too many: composing recurses."""
+        """Stop at the limits of levels and values, since composing is recursive."""
         is_level = self.check_event(yaml.CollectionStartEvent)
         self.levels += is_level
         self.values += 1
@@ -67,7 +67,7 @@ def read_yaml_file(path: Path, option: str) -> dict[str, Any]:
     """The keys and values of a file; nothing for an empty one.
 
     Raises:
-        UserError: no regular file of a reasonable size in UTF-8, not YAML, not a mapping, or a key that is there twice.
+        UserError: no regular file, too large, no UTF-8, no YAML, no mapping, or a repeated key.
     """
     try:
         content = read_file(path, MOST_BYTES)
@@ -102,13 +102,13 @@ def parse_yaml(text: str, source: str) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: of a date such as 2026-13-45
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: for a date such as 2026-13-45
         raise UserError(f"{source}: {_reason(error)}") from None
 
 
 def _check_nodes(root: Node) -> None:
-    """Keys, and the number of values as if references were expanded: nine lines of references can mean 10^9 values."""
-    sizes: dict[int, int | None] = {}  # each node once; None while it is being counted
+    """Check keys, and the number of values with expanded references: nine lines of references can have 10^9 values."""
+    sizes: dict[int, int | None] = {}  # each node once; None while its count is computed
 
     def size(node: Node) -> int:
         if id(node) not in sizes:
@@ -145,7 +145,7 @@ def _check_keys(node: MappingNode) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The problem in one line, with its place where PyYAML knows it."""
+    """The problem in one line, with its position if PyYAML has one."""
     if isinstance(error, _Refused):
         return str(error)
     mark = getattr(error, "problem_mark", None)
