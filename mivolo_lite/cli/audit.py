@@ -12,9 +12,7 @@ def run(argv: Sequence[str]) -> None:
     parser = parser_of("audit", run)
     parser.add_argument("folders", type=str, nargs="+", help="folders of indexed shards, such as train and val")
     parser.add_argument("--out", type=str, default="audit", help="folder for report.html, audit.json and the lists")
-    parser.add_argument(
-        "--fix", type=str | None, default=None, help="write a list of copies and bad crops for `--exclude`"
-    )
+    parser.add_argument("--fix", type=str | None, default=None, help="exclusion list to write, of copies and bad crops")
     add_reading_workers(parser)
     names = parser.add_class_arguments(AuditOptions)
     options = parse(parser, argv)

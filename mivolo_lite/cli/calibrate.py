@@ -18,10 +18,7 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--data", type=str, required=True, help="indexed shards that the model was not trained on")
     parser.add_argument(
-        "--level",
-        type=float_range(0, 1, low_open=True, high_open=True),
-        default=0.9,
-        help="coverage of the intervals",
+        "--level", type=float_range(0, 1, low_open=True, high_open=True), default=0.9, help="coverage of the intervals"
     )
     parser.add_argument("--by", type=Literal[BY], default="all", help="one interval for all, or one for each subgroup")
     add_estimating_options(parser)

@@ -46,12 +46,7 @@ def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--inputs", type=str, help="inputs to evaluate separately: a list of face, body and both")
     add_estimating_options(parser)
     parser.add_argument("--report", type=bool, default=True, help="`no` writes no report.html and no plots")
-    parser.add_argument(
-        "--figures",
-        type=Literal[FORMATS],
-        default="png",
-        help="file format of plots/",
-    )
+    parser.add_argument("--figures", type=Literal[FORMATS], default="png", help="file format of plots/")
     parser.add_argument(
         "--legal_ages",
         type=checked_type(list[Annotated[int, int_range(MIN_AGE, MAX_AGE)]]),

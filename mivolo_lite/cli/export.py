@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> None:
         help="`torch` is a torch.export program; `timm` is the backbone's weights without heads",
     )
     parser.add_argument(
-        "--precision", type=Precision, default="fp32", help="precision of the backbone; heads stay in float32"
+        "--precision", type=Precision, default="fp32", help="precision of the backbone; heads are float32"
     )
     parser.add_argument(
         "--input",

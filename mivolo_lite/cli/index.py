@@ -17,12 +17,7 @@ def run(argv: Sequence[str]) -> None:
     parser = parser_of("index", run)
     parser.add_argument("folder", type=str, help="folder of uncompressed .tar shards")
     add_reading_workers(parser)
-    parser.add_argument(
-        "--max_reject_rate",
-        type=float_range(0, 1),
-        default=0.01,
-        help="largest share of rejected samples; above it, indexing stops",
-    )
+    parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="largest share of rejects")
     add_exclude(parser)
     options = parse(parser, argv)
     options["exclude"] = read_exclusions(options["exclude"])

@@ -75,33 +75,17 @@ def _parser(name: str) -> tuple[ArgumentParser, list[str]]:
         help="shares of the splits (default: train=0.9,val=0.1), or the column with each row's split. Published splits "
         "and folds are kept unless shares are given",
     )
-    parser.add_argument(
-        "--split_by",
-        type=Literal["person", "image"],
-        default="person",
-        help="keep all images of a person in one split, or split by image",
-    )
-    parser.add_argument(
-        "--stratify", type=Literal["no", "age"], default="no", help="give all splits the same age distribution"
-    )
-    parser.add_argument(
-        "--folds", type=int_range(2, 1000) | None, default=None, help="write this number of folds instead of splits"
-    )
+    parser.add_argument("--split_by", type=Literal["person", "image"], default="person", help="what stays in one split")
+    parser.add_argument("--stratify", type=Literal["no", "age"], default="no", help="balance ages between splits")
+    parser.add_argument("--folds", type=int_range(2, 1000) | None, default=None, help="number of folds")
     parser.add_argument("--samples_per_shard", type=int_range(1), default=1000, help="samples in each tar")
     parser.add_argument(
         "--seed", type=int_range(0, 2**63 - 1), default=0, help="seed of the splits and of the order in the shards"
     )
     add_reading_workers(parser)
-    parser.add_argument(
-        "--max_reject_rate",
-        type=float_range(0, 1),
-        default=0.01,
-        help="largest share of rejected images; above it, packing stops",
-    )
+    parser.add_argument("--max_reject_rate", type=float_range(0, 1), default=0.01, help="largest share of rejects")
     add_exclude(parser)
-    parser.add_argument(
-        "--shard", type=str, help="for array jobs: read this share, such as 3/16; the last job writes OUT"
-    )
+    parser.add_argument("--shard", type=str, help="share of an array job, such as 3/16; the last job writes OUT")
     try:
         own_options = parser.add_class_arguments(SOURCES[name], skip={"seed"})
     except ValueError as error:  # a parameter without a type

@@ -17,15 +17,9 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--evaluation", type=str | None, default=None, help="folder of an evaluation whose errors the model card shows"
     )
+    parser.add_argument("--licence", type=str, default="", help="licence of the weights, such as cc-by-4.0")
     parser.add_argument(
-        "--licence", type=str, default="", help="licence of the weights, such as apache-2.0 or cc-by-nc-4.0"
-    )
-    parser.add_argument(
-        "--data_licences",
-        type=str,
-        nargs="+",
-        default=[],
-        help='licences of the training data, such as "FairFace: CC BY 4.0"',
+        "--data_licences", type=str, nargs="+", default=[], help='of the training data, as "FairFace: CC BY 4.0"'
     )
     options = parse(parser, argv)
     from mivolo_lite.inference.push import push

@@ -67,6 +67,4 @@ def add_reading_workers(parser: ArgumentParser) -> None:
 
 def add_exclude(parser: ArgumentParser) -> None:
     """Which samples are left out."""
-    parser.add_argument(
-        "--exclude", type=str | None, default=None, help="list of samples to leave out, one key in each line"
-    )
+    parser.add_argument("--exclude", type=str | None, default=None, help="list of samples to leave out, one key a line")
