@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> None:
     """``find-faces --images DIR --csv FILE --out DIR``: a table of labels with the boxes of the faces."""
     parser = parser_of("find-faces", run)
-    parser.add_argument("--images", type=str, required=True, help="folder that the table's names are relative to")
-    parser.add_argument("--csv", type=str, required=True, help="labels: CSV, JSON lines or Parquet, a row a photo")
+    parser.add_argument("--images", type=str, required=True, help="folder to which the names are relative")
+    parser.add_argument(
+        "--csv", type=str, required=True, help="labels: CSV, JSON lines or Parquet, one row for each photo"
+    )
     parser.add_argument("--out", type=str, required=True, help="folder for labels.csv and rejected.jsonl")
-    parser.add_argument("--path", type=str, default="", help="column with the photos' names; a usual one by default")
+    parser.add_argument("--path", type=str, default="", help="column with the photos' names; found by default")
     parser.add_argument("--delimiter", type=str, default="auto", help="auto, comma, semicolon, tab or bar")
     parser.add_argument("--detector", type=str, default=YUNET, help=f"{YUNET}, or a file")
-    parser.add_argument("--min_score", type=float_range(0, 1), default=MIN_SCORE, help="of a face, to count as one")
+    parser.add_argument(
+        "--min_score", type=float_range(0, 1), default=MIN_SCORE, help="lowest detector score of a face"
+    )
     options = parse(parser, argv)
 
     from mivolo_lite.inference.detect import open_detector

@@ -44,14 +44,14 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--boxes", type=str | None, default=None, help="table of boxes, in place of the detectors")
     add_predictor_options(parser)
-    parser.add_argument("--min_score", type=float_range(0, 1), default=MIN_SCORE, help="of a face, to count as one")
-    parser.add_argument("--half", type=bool | None, default=None, help="half precision; on CUDA GPUs by default")
-    parser.add_argument("--compile", type=bool, default=False, help="compile the model: pays on thousands of photos")
-    add_tta(parser)
-    parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people of one forward pass")
     parser.add_argument(
-        "--stride", type=int_range(1, 10**6), default=1, help="look at every so many-th frame of videos"
+        "--min_score", type=float_range(0, 1), default=MIN_SCORE, help="lowest detector score of a face"
     )
+    parser.add_argument("--half", type=bool | None, default=None, help="half precision; on CUDA GPUs by default")
+    parser.add_argument("--compile", type=bool, default=False, help="compile the model, for thousands of photos")
+    add_tta(parser)
+    parser.add_argument("--batch", type=int_range(1, 10**4), default=32, help="people in one forward pass")
+    parser.add_argument("--stride", type=int_range(1, 10**6), default=1, help="read every n-th frame of videos")
     options = parse(parser, argv)
     _check(options)
     if options["out"] is None:

@@ -43,9 +43,9 @@ def add_predictor_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=str | None, default=None, help="the `best` folder of a run; the package's own by default"
     )
-    parser.add_argument("--detector", type=str, default=YUNET, help=f"of faces: {YUNET}, or a file")
+    parser.add_argument("--detector", type=str, default=YUNET, help=f"face detector: {YUNET}, or a file")
     parser.add_argument(
-        "--persons", type=str, default=RULE, help="bodies: rule guesses them from faces; none; a detector or its file"
+        "--persons", type=str, default=RULE, help="body detector: rule (from faces), none, a name, or a file"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
 
