@@ -1,4 +1,4 @@
-"""What a run says of itself before its first step and after its last."""
+"""Messages before a run's first step and after its last."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def _not_learnt(trainer: "Trainer") -> Iterator[str]:
 
 
 def _warnings(trainer: "Trainer") -> Iterator[str]:
-    """What is allowed and seldom meant."""
+    """Warnings about options and data that are allowed but seldom intended."""
     yield from _unseen_inputs(trainer.estimator.inputs, trainer.reader.indexes)
     yield from _absent_classes(trainer)
     yield from _option_warnings(trainer)
@@ -92,7 +92,7 @@ def _option_warnings(trainer: "Trainer") -> Iterator[str]:
 
 
 def begins_random(config: RunConfig) -> bool:
-    """Whether nothing gives a run its first weights, as far as its model has options for that."""
+    """Whether a run's weights are random, if its model has options to load some."""
     sources = [value for name, value in vars(config.model).items() if name == "pretrained" or name.endswith("weights")]
     return bool(sources) and not any(sources) and not config.init_from
 
@@ -116,16 +116,16 @@ def _data_warnings(trainer: "Trainer") -> Iterator[str]:
 
 
 def _unseen_inputs(inputs: Sequence[str], indexes: Sequence[ShardIndex]) -> Iterator[str]:
-    """A model of two inputs learns nothing of the one that no training sample has; a stream's are not known."""
+    """Warn of inputs that no training sample has: the model does not learn them. A stream's are unknown."""
     for name in inputs:
         if indexes and not any(index.has_image([name]).any() for index in indexes):
             yield f"no training sample has a {name}, so the model does not learn to estimate from one"
 
 
 def _absent_classes(trainer: "Trainer") -> Iterator[str]:
-    """The genders, and the classes of each task, that no sample has, where others are known."""
+    """Warn of genders and of classes of each task that no sample has, if samples have others."""
     reader = trainer.reader
-    if isinstance(reader, StreamReader):  # of which nothing is known before it is read
+    if isinstance(reader, StreamReader):  # its labels are unknown before they are read
         return
     columns = reader.tasks | {"gender": np.concatenate([index.columns["gender"] for index in reader.indexes])}
     classes = {"gender": list(GENDERS)} | {task.name: task.classes for task in trainer.config.tasks}
@@ -147,7 +147,7 @@ def _in_one_line(trainer: "Trainer") -> str:
 
 
 def announce_end(trainer: "Trainer") -> None:
-    """Log the lowest error of a complete run, where its weights are, and the command that reports them."""
+    """Log the lowest error of a complete run, the folder of its weights, and the command that reports them."""
     best, error = trainer.folder.best, trainer.state.best_mae
     if math.isfinite(error):
         lowest = f"lowest validation error {error_in_words(error, _error_is_of_ages(trainer))}, its"
@@ -170,7 +170,7 @@ def _error_is_of_ages(trainer: "Trainer") -> bool:
 
 
 def unmeasured(trainer: "Trainer") -> str:
-    """Why no validation error chose the best weights."""
+    """Why ``best`` was not chosen by a validation error."""
     names = ", ".join(task.name for task in trainer.estimator.tasks if task.kind == "embedding")
     pairs = f", nor, for {names}, {MIN_PAIRS} pairs of images of one person and {MIN_PAIRS} of two" if names else ""
     return f"the validation error cannot be measured, as data.val has no age and no class to compare{pairs}"

@@ -1,4 +1,4 @@
-"""How many processes decode for each rank, where ``data.workers`` is ``auto``."""
+"""The number of loader workers of each rank if ``data.workers`` is ``auto``."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from mivolo_lite.loading.workers import PREFETCHED
 from mivolo_lite.training.resource_checks import free_shared_memory
 
 MOST = 16
-"""More are rarely needed: 16 deliver 16,000 images a second, and each keeps batches in shared memory."""
+"""More are rarely needed: 16 deliver 16,000 images/s, and each keeps batches in shared memory."""
 
 
 def with_workers(data: DataConfig, launch: Launch, plan: BatchPlan, eval_batch: int) -> DataConfig:
-    """The options of the data with a number of workers. All ranks must call it."""
+    """The data options with ``workers`` as a number. All ranks must call it."""
     if data.workers != "auto":
         return data
     memory = free_shared_memory() / launch.local_processes
@@ -26,14 +26,14 @@ def with_workers(data: DataConfig, launch: Launch, plan: BatchPlan, eval_batch: 
 def auto_workers(cpus: float, on_cpu: bool, shared_memory: float, samples: int, image_size: int) -> int:
     """Loader workers of a rank.
 
-    A rank with a GPU keeps one CPU for itself. One that trains on its CPUs needs them: there one worker delivers many
-    times what a model takes.
+    A rank with a GPU keeps one CPU for itself. A rank that trains on CPUs needs them for that: one worker delivers many
+    times the images that the model can process.
 
     Args:
-        cpus: that the rank has.
-        on_cpu: whether it trains on them.
-        shared_memory: bytes that are free for its batches.
-        samples: of a batch of training and of one of evaluation.
+        cpus: of the rank.
+        on_cpu: whether it trains on CPUs.
+        shared_memory: free bytes for its batches.
+        samples: in a training batch plus an evaluation batch.
         image_size: side of their images in pixels.
     """
     if on_cpu:

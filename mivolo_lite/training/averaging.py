@@ -1,4 +1,4 @@
-"""Averages of the weights beside those that are trained. Each rank averages its local shards."""
+"""Averages of the trained weights. Each rank averages its local shards."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from mivolo_lite.training.optim import OptimConfig
 
 
 class AveragedModel:
-    """An average of the weights and the buffers, batch norms' statistics among them, over some of a run's steps.
+    """An average of the weights and buffers, such as batch norms' statistics, over some of a run's steps.
 
     Args:
         engine: has the weights.
 
     Attributes:
-        count: how many weights are averaged, where all count alike.
+        count: the number of averaged weights, if all count equally.
     """
 
     count = 0
@@ -37,7 +37,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def lerp(self, weight: float) -> None:
-        """Move the average towards the present weights, all the way for 1. Integers are copied."""
+        """Interpolate from the average (0) to the current weights (1). Integers are copied."""
         current = self._current()
         torch._foreach_lerp_(_listed(self.tensors, self._averaged), _listed(current, self._averaged), weight)
         if self._copied:
@@ -45,7 +45,7 @@ class AveragedModel:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Swap the averaged weights into the model, and back at the end."""
+        """Swap the averaged weights into the model, and back on exit."""
         self._exchange()
         try:
             yield
@@ -54,7 +54,7 @@ class AveragedModel:
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor], count: int = 0) -> None:
-        """Load an average of ``count`` weights: full tensors, as ``engine.weights()`` gives them while applied."""
+        """Load an average of ``count`` weights: full tensors, as from ``engine.weights()`` inside ``applied()``."""
         self.count = count
         for name, average in self.tensors.items():
             full = weights[name]
@@ -72,22 +72,22 @@ class AveragedModel:
     def _current(self) -> dict[str, Tensor]:
         """The local shards of the estimator's state dict, each tensor once.
 
-        Looked up in their modules: a state dict takes longer to build than its tensors to average, and a list of the
-        tensors would be out of date where a method sets a buffer anew.
+        They are read from their modules: building a state dict takes longer than averaging its tensors, and a list of
+        tensors would be stale when a method replaces a buffer.
         """
         shards = {name: self.engine.local_shard(parameter) for name, parameter in self.engine.parameters.items()}
         return shards | {path: owner[name] for path, (owner, name) in self._buffers.items()}
 
 
 class ModelEma(AveragedModel):
-    """An exponential moving average (EMA) that remembers more as the run gets longer, up to ``decay``.
+    """An exponential moving average (EMA) whose decay rises to ``decay`` during the run.
 
-    With the full decay from the start, a run of 800 steps ends with weights of the first ones in it: validation MAE
-    4.95 against the trained weights' own 4.51, two thirds of the way. The warm-up is Katherine Crowson's, power 2/3.
+    With the full decay from the start, the average of an 800-step run still has weights of its first steps: MAE 4.95
+    against 4.51 of the trained weights, after two thirds. The warm-up is Katherine Crowson's, with power 2/3.
 
     Args:
         engine: has the weights.
-        decay: at most.
+        decay: largest decay.
     """
 
     def __init__(self, engine: DataParallel, decay: float):
@@ -95,7 +95,7 @@ class ModelEma(AveragedModel):
         self.decay = decay
 
     def update(self, step: int) -> None:
-        """Update with the weights of optimizer step number ``step``, counted from 1."""
+        """Update with the weights of optimizer step ``step``, counted from 1."""
         self.lerp(1 - min(self.decay, 1 - step ** (-2 / 3)))
 
 
@@ -103,7 +103,7 @@ class ModelSwa(AveragedModel):
     """Stochastic weight averaging (SWA): the equal average of the weights at some steps late in a run.
 
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018. Batch norms'
-    statistics are averaged with the weights, as in an EMA here; the paper computes them anew in a pass over the data.
+    statistics are averaged like the weights, as in ``ModelEma``; the paper recomputes them in a pass over the data.
     """
 
     @property
@@ -111,20 +111,20 @@ class ModelSwa(AveragedModel):
         return self.count > 0
 
     def update(self) -> None:
-        """Add the present weights to the average."""
+        """Add the current weights to the average."""
         self.count += 1
         self.lerp(1 / self.count)
 
 
 def build_average(engine: DataParallel, optim: OptimConfig) -> ModelEma | ModelSwa | None:
-    """The average that the options ask for."""
+    """The average that the options select."""
     if optim.swa_start is not None:
         return ModelSwa(engine)
     return ModelEma(engine, optim.ema_decay) if optim.ema_decay else None
 
 
 def _persistent_buffers(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], str]]:
-    """The path of each buffer in a state dict, the dictionary of its module that holds it, and its name in it."""
+    """Each buffer's path in a state dict, its module's dictionary that holds it, and its name there."""
     for path, submodule in module.named_modules():
         for name, buffer in submodule._buffers.items():
             if buffer is not None and name not in submodule._non_persistent_buffers_set:

@@ -1,6 +1,6 @@
-"""Weights of the training samples against an uneven distribution of their labels.
+"""Weights of training samples to balance an uneven label distribution.
 
-Samples weigh more in the losses instead of being sampled more often: an epoch stays every sample once.
+Rare samples weigh more in the losses and are not sampled more often: an epoch has every sample once.
 """
 
 from collections.abc import Mapping
@@ -36,16 +36,16 @@ class BalanceConfig:
 def balanced_weights(
     columns: Mapping[str, np.ndarray], config: BalanceConfig, frequency: np.ndarray | None = None
 ) -> Tensor:
-    """(N,) float32 weights with a mean of 1 over the stream, of at most ``cap``.
+    """(N,) float32 weights of at most ``cap``, with a mean of 1 over the stream.
 
-    A weight is the number of samples of the same subgroup, to the power of ``-power``. Ages are counted as spread over
-    a few years (``smoothed_counts``), so that the only 110-year-old weighs as the few of about that age. A sample of
-    which a label is unknown weighs 1.
+    A weight is the size of the sample's subgroup to the power of ``-power``. Counts of ages are smoothed over a few
+    years (``smoothed_counts``), so that the only 110-year-old weighs as much as the few of about that age. Samples with
+    an unknown label weigh 1.
 
     Args:
-        columns: labels of all samples, as ``concat_labels`` gives them.
-        config: of the weights; not by ``none``.
-        frequency: (N,) how often each sample comes, 1 on average; None where all come equally often.
+        columns: labels of all samples, as from ``concat_labels``.
+        config: of the weights; ``by`` is not ``none``.
+        frequency: (N,) how often each sample is used, 1 on average; None if all are used equally often.
 
     Raises:
         UserError: no sample has these labels.
@@ -61,25 +61,25 @@ def balanced_weights(
 
 
 def capped(weight: Tensor, cap: float, frequency: Tensor | None = None) -> Tensor:
-    """(N,) ``min(scale * weight, cap)`` with the one scale that makes their mean 1, each counted by its frequency.
+    """(N,) ``min(scale * weight, cap)`` with the scale that makes their mean, weighted by frequency, 1.
 
     Args:
         weight: (N,) positive, float64.
         cap: above 1.
-        frequency: (N,) positive, float64; None where all are equal.
+        frequency: (N,) positive, float64; None if all are equal.
     """
     frequency = torch.ones_like(weight) if frequency is None else frequency
     cap = min(cap, float(frequency.sum() / frequency.min()))
     largest, order = weight.sort(descending=True)
     mass = frequency[order]
     tail_sum = (largest * mass).flip(0).cumsum(0).flip(0)
-    # The scale that makes the mean 1 where all larger weights are capped; the first that caps no other weight holds.
+    # Entry k is the scale that makes the mean 1 with the k largest weights capped. The first to cap no other holds.
     scale = (mass.sum() - cap * (mass.cumsum(0) - mass)) / tail_sum
     return (scale[(scale * largest <= cap).int().argmax()] * weight).clamp(max=cap)
 
 
 def _counts(columns: Mapping[str, np.ndarray], by: By, frequency: np.ndarray) -> Tensor:
-    """(N,) float64 samples of each one's subgroup, 0 where a label is unknown."""
+    """(N,) float64 samples in each one's subgroup, 0 if a label is unknown."""
     nothing = np.zeros(len(columns["age_lo"]), dtype=np.int64)
     label = by.removeprefix("age").removeprefix("_")
     subgroup = label_codes(columns, label) if label else nothing

@@ -11,11 +11,11 @@ from mivolo_lite.errors import UserError
 from mivolo_lite.training.run_folder import RunFolder
 
 FEWEST = 10
-"""So many are always tolerated: in a small data set, a few are a large share."""
+"""This many are always tolerated: in a small data set, a few are a large share."""
 
 
 class BrokenImages:
-    """The undecodable images of a run. Each epoch meets them again, on any rank.
+    """The undecodable images of a run. They recur in each epoch, on any rank.
 
     Args:
         folder: gets ``broken.jsonl``.
@@ -31,7 +31,7 @@ class BrokenImages:
         self.unreported: set[str] = set()
 
     def add(self, images: Iterable[str]) -> None:
-        """Remember what this rank met, each as "key.input: reason"."""
+        """Add images of this rank, each as "key.input: reason"."""
         self.unreported |= set(images) - self.reported
 
     def gather(self, step: int, log: Callable[[str], None]) -> None:
@@ -39,10 +39,10 @@ class BrokenImages:
 
         Args:
             step: for the log.
-            log: called with a line where there are new ones.
+            log: called with a line if there are new ones.
 
         Raises:
-            UserError: there are more than the limit, on all ranks alike.
+            UserError: there are more than the limit; on all ranks.
         """
         met = torch.tensor(float(len(self.unreported)), device=self.accelerator.device)
         if not self.accelerator.reduce(met):

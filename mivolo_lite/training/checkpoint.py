@@ -1,4 +1,4 @@
-"""Checkpoints that appear whole or not at all, and that every engine reads at every world size."""
+"""Atomic checkpoints, which every engine reads at every world size."""
 
 import json
 import os
@@ -33,25 +33,25 @@ OPTIMIZER_FILE, STATE_FILE, CHECKSUMS_FILE = "optimizer.safetensors", "state.jso
 _TENSOR_FILES = (MODEL_FILE, OPTIMIZER_FILE, EMA_FILE)
 
 _NAME = re.compile(r"step-\d{9}")
-"""The name of a checkpoint's folder. Whatever else lies next to it is the user's."""
+"""The name of a checkpoint's folder. Everything else next to it belongs to the user."""
 
 
 def finished_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run's ``checkpoints`` folder, oldest first."""
+    """The complete checkpoints of a run's ``checkpoints`` folder, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 class Checkpointer:
-    """Saves and loads a run: weights, their average and the optimizer state, full, and where it stands.
+    """Saves and loads a run: full weights, their average, the full optimizer state, and the state of training.
 
-    The main process gathers everything and writes it alone, as safetensors and JSON. Engines have formats of their own,
-    with a file for each rank, which only they read, at the same world size or after a conversion, and by unpickling.
-    The largest model here is MiVOLO-d5, 300 million parameters: 4.8 GB with everything.
+    The main process gathers and writes everything, as safetensors and JSON. The engines' own formats have a file for
+    each rank; only the same engine reads them, at the same world size or after a conversion, and by unpickling.
+    The largest model here is MiVOLO-d5 with 300 million parameters: 4.8 GB in all.
 
     Args:
         folder: holds ``step-000000123`` folders.
         accelerator: joins the ranks.
-        keep: how many of the latest to keep.
+        keep: number of checkpoints to keep, the latest ones.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator, keep: int):
@@ -60,16 +60,16 @@ class Checkpointer:
         self._writing: Future[None] | None = None
 
     def save(self, state: TrainState, engine: DataParallel, average: AveragedModel | None) -> float | None:
-        """Copy what the checkpoint holds, and write it while training continues.
+        """Copy the checkpoint's tensors, and write them while training continues.
 
-        It is written aside, then renamed: a job that dies in between leaves the previous checkpoint the latest. One is
-        written at a time: this waits for the one before.
+        Writing is atomic: if the job dies, the previous checkpoint remains the latest. This call waits for the
+        previous checkpoint, so that one is written at a time.
 
         Returns:
-            The seconds that training stood still, or None where this step was saved before.
+            The seconds that training waited, or None if this step was saved before.
 
         Raises:
-            UserError: the one before could not be written; its own failure is raised by ``check`` or ``wait``.
+            UserError: the previous one could not be written; ``check`` or ``wait`` raises the error of this one.
         """
         begun = time.monotonic()
         self.wait()
@@ -87,18 +87,18 @@ class Checkpointer:
         return time.monotonic() - begun
 
     def check(self) -> None:
-        """Raise UserError where a checkpoint could not be written, without waiting for one."""
+        """Raise UserError if a checkpoint could not be written, without waiting for one."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the latest checkpoint is on the disk. Raises UserError where it cannot be written."""
+        """Wait until the latest checkpoint is on the disk. Raises UserError if it cannot be written."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def _copied(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """In memory of their own: those of an engine on CPUs are what the next step changes."""
+        """Copies in memory, since on CPUs the next step changes the engine's tensors."""
         on_cpu = self.accelerator.device.type == "cpu"
         return {name: tensor.clone() if on_cpu else tensor for name, tensor in tensors.items()}
 
@@ -122,22 +122,22 @@ class Checkpointer:
                 _remove(old)
 
     def save_state(self, state: TrainState) -> None:
-        """Put a new state into the checkpoint of its step, by a rename: an evaluation changed nothing else."""
+        """Replace the state in the checkpoint of its step, atomically: an evaluation changes nothing else."""
         self.wait()
         if self.accelerator.is_main_process:
             write_text(self._path(state.step) / STATE_FILE, self._content(state))
 
     def set_aside(self, step: int) -> None:
-        """Rename the checkpoint of a step whose weights gave a loss that is not finite, if there is one before it."""
+        """Rename the checkpoint of a step whose weights gave a non-finite loss, if there is an earlier one."""
         self.wait()
         finished = finished_checkpoints(self.folder)
         if self.accelerator.is_main_process and self._path(step) in finished[1:]:
             _rename_aside(self._path(step), ".diverged")
 
     def latest(self) -> Path | None:
-        """The latest checkpoint that can be read, if any: the same for all ranks, whatever their views of the disk.
+        """The latest readable checkpoint, if any: the same on all ranks, even if they see different files.
 
-        A damaged one is renamed, so that its step can be saved again, and the one before is taken.
+        Damaged ones are renamed, so that their steps can be saved again.
 
         Raises:
             UserError: there are checkpoints, but none can be read.
@@ -166,7 +166,7 @@ class Checkpointer:
         return None, f"--resume: {damages[0][1]}; no other checkpoint can be read; start a new run"
 
     def load_weights(self, checkpoint: Path, estimator: Estimator) -> None:
-        """Load the weights, before an engine is built on them. Raises UserError where they are another model's."""
+        """Load the weights, before an engine is built on them. Raises UserError if they are of another model."""
         try:
             load_exactly(estimator, load_file(checkpoint / MODEL_FILE), checkpoint / MODEL_FILE)
         except UserError as error:
@@ -176,7 +176,7 @@ class Checkpointer:
             ) from None
 
     def load(self, checkpoint: Path, state: TrainState, engine: DataParallel, average: AveragedModel | None) -> None:
-        """Load everything but the weights.
+        """Load everything except the weights.
 
         Raises:
             UserError: it belongs to another stream, or to a run without averaged weights.
@@ -211,7 +211,7 @@ class Checkpointer:
 
 @contextmanager
 def _explain_misfit(path: Path) -> Iterator[None]:
-    """Raise UserError where a file's tensors are not those of this model."""
+    """Raise UserError if a file's tensors do not fit this model."""
     try:
         yield
     except (KeyError, RuntimeError, ValueError, SafetensorError) as error:
@@ -222,9 +222,9 @@ def _explain_misfit(path: Path) -> Iterator[None]:
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, with the file's name; None where it can.
+    """Why a run cannot resume from a checkpoint, with the file's name; None if it can.
 
-    All tensors are read: what a disk lost keeps its length, and NaN of an older version would diverge again.
+    All tensors are read: a file that lost data keeps its length, and NaN from an older version would diverge again.
     """
     damages = (_damage_of_tensors(current_file(checkpoint, name), optional=name == EMA_FILE) for name in _TENSOR_FILES)
     return (
@@ -263,7 +263,7 @@ def _damage_of_state(path: Path) -> str | None:
 
 
 def _damage_by_checksums(checkpoint: Path) -> str | None:
-    """The damage that the checksums show, which older versions did not write."""
+    """The damage that the checksums show; older versions did not write them."""
     path = checkpoint / CHECKSUMS_FILE
     if not path.exists():
         return None
@@ -296,7 +296,7 @@ def _name_of(step: int) -> str:
 
 
 class _Tensors(Mapping):
-    """An open safetensors file as a mapping, which reads a tensor when it is asked for."""
+    """An open safetensors file as a mapping, which reads each tensor on access."""
 
     def __init__(self, file: Any):
         self.file, self.names = file, current_tensors(file.keys())
@@ -321,7 +321,7 @@ def _rename_aside(checkpoint: Path, suffix: str) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Take its name away first: what is half removed must not look full."""
+    """Rename it first: a half-removed checkpoint must not look complete."""
     partial = checkpoint.with_suffix(".partial")
     os.rename(checkpoint, partial)
     shutil.rmtree(partial)

@@ -1,10 +1,10 @@
-"""Knowledge distillation (Hinton, Vinyals and Dean, 2015): a model learns what teachers answer to its training images.
+"""Knowledge distillation (Hinton, Vinyals and Dean, 2015): a model learns teachers' answers to its training images.
 
-Their features can be learnt as well (Romero et al., "FitNets", ICLR 2015): a linear projection of the student's is to
-have the direction of each teacher's, so that neither the width nor the scale of a backbone matters.
+It can learn their features as well (Romero et al., "FitNets", ICLR 2015): a linear projection of the student's features
+learns the direction of each teacher's, so that neither the width nor the scale of a backbone matters.
 
-Teachers see the very images that the model sees, after augmentation, so that both answer about the same evidence (Beyer
-et al., "Knowledge distillation: A good teacher is patient and consistent", 2022). Their answers are a function of the
+Teachers see the same images as the model, after augmentation, so that both answer about the same evidence (Beyer et
+al., "Knowledge distillation: A good teacher is patient and consistent", 2022). Their answers are a function of the
 images, so a run with teachers resumes as exactly as one without.
 """
 
@@ -28,17 +28,17 @@ from mivolo_lite.models.head import Head
 
 @dataclass(frozen=True)
 class Answers:
-    """What the teachers answer, on average over those that see an image of the sample.
+    """The mean answers of the teachers that see an image of the sample.
 
     Attributes:
-        seen: (T, B) bool, of which samples each teacher sees an image: a face teacher sees none where a model with two
-            inputs has the body alone.
-        share: (T, B) each teacher's part of a sample's answer; 0 for all where none sees it.
+        seen: (T, B) bool, whether a teacher sees an image of a sample: a face teacher sees none if a model with two
+            inputs gets the body only.
+        share: (T, B) each teacher's share of a sample's answer; 0 for all if none sees it.
         age: (B,) mean age in years.
-        probability: (B, A) over the ages of the student's span; None where a teacher has no distribution.
-        gender: (B, 2) probabilities of the teachers that estimate the gender, 0 for samples that none of these sees;
-            None where none estimates it.
-        features: (B, P) of all teachers, side by side; None where they are not learnt.
+        probability: (B, A) over the ages of the student's span; None if a teacher has no distribution.
+        gender: (B, 2) probabilities from the teachers that estimate the gender, 0 for samples that none of them sees;
+            None if none estimates it.
+        features: (B, P) concatenated over the teachers; None if they are not learnt.
     """
 
     seen: Tensor
@@ -54,12 +54,12 @@ class Teachers:
 
     Args:
         folders: checkpoints, as for ``Estimator.load``.
-        student: gets the loss; and a ``projection``, where features are learnt.
-        feature_weight: of the distance of the features, added to that of the answers.
+        student: the model that learns; gets a ``projection`` if it learns features.
+        feature_weight: of the features' distance, which is added to that of the answers.
         device: of the teachers; the student's by default.
 
     Raises:
-        UserError: a checkpoint is missing or damaged, learnt no ages, or looks at none of the student's images.
+        UserError: a checkpoint is missing or damaged, learnt no ages, or has none of the student's inputs.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class Teachers:
         )
 
     def loss(self, output: dict[str, Tensor], answers: Answers, gender_weight: float) -> Tensor:
-        """(B,) float32 how far the student's raw outputs are from the teachers' answers.
+        """(B,) float32 distance of the student's raw outputs from the teachers' answers.
 
-        The divergence KL(teachers || student) of the ages' and genders' distributions. Where a teacher has no
-        distribution of ages, or the student no softmax over them, it is the student's own loss against the teachers'
-        mean age: ordinal methods give ages a probability of 0, for which the divergence is infinite. Where no teacher
-        sees the sample, the loss means nothing.
+        This is the divergence KL(teachers || student) of the distributions of age and gender. If a teacher has no
+        distribution of ages, or the student no softmax over them, the age part is the student's own loss against the
+        teachers' mean age: ordinal methods give ages a probability of 0, which makes the divergence infinite. For
+        samples that no teacher sees, the loss is meaningless.
         """
         method = self.student.method
         estimate, gender = self.student.estimate(output)
@@ -139,7 +139,7 @@ class Teachers:
         return loss
 
     def _feature_distance(self, projection: Tensor, features: Tensor, share: Tensor) -> Tensor:
-        """(B,) 1 minus the cosine of the angle between (B, P) projection and features, on average over the teachers."""
+        """(B,) 1 minus the cosine similarity of (B, P) projection and features, averaged over the teachers."""
         pairs = zip(projection.float().split(self.widths, 1), features.split(self.widths, 1), strict=True)
         return 1 - (share * torch.stack([F.cosine_similarity(student, teacher) for student, teacher in pairs])).sum(0)
 
@@ -151,27 +151,27 @@ def _divergence(target: Tensor, probability: Tensor) -> Tensor:
 
 
 def _on_span(probability: Tensor, teacher_span: AgeSpan, span: AgeSpan) -> Tensor:
-    """(B, A) probabilities over the ages of another span: what lies outside it is at its ends."""
+    """(B, A) probabilities over the ages of another span; its ends get those of ages outside it."""
     index = (teacher_span.ages(probability.device).clamp(span.min_age, span.max_age) - span.min_age).long()
     return torch.zeros(len(probability), len(span), device=probability.device).index_add_(1, index, probability)
 
 
 def _shares(seen: Tensor) -> Tensor:
-    """(T, B) each teacher's part of a sample's answer, from which samples (T, B) each sees."""
+    """(T, B) each teacher's share of a sample's answer, from (T, B) the samples that each sees."""
     return seen / seen.sum(0).clamp(min=1)
 
 
 def _mean(answers: Sequence[Tensor | None], seen: Tensor) -> Tensor | None:
-    """(B, K) mean of the (B, K) answers that there are, over the teachers that see the sample; None without any."""
+    """(B, K) mean of the (B, K) answers of the teachers that see the sample; None if there are no answers."""
     known = [pair for pair in zip(seen, answers, strict=True) if pair[1] is not None]
     if not known:
         return None
-    # No mask as an index: it would be copied to the GPU and waited for in every step.
+    # No indexing by a mask: every step would copy it to the GPU and wait.
     seen, answer = map(torch.stack, zip(*known, strict=True))
     return (_shares(seen)[..., None] * answer).sum(0)
 
 
 def _sees(teacher: Estimator, images: Mapping[str, Any]) -> Tensor:
-    """(B,) bool: the samples of which a teacher sees any image."""
+    """(B,) bool: whether a teacher sees an image of the sample."""
     taken = [images[name] for name in teacher.inputs if name in images]
     return torch.stack([shown.present(images["batch"]) for shown in taken]).any(0)

@@ -1,12 +1,11 @@
-"""Group distributionally robust optimisation: the subgroups that a model does badly on count more.
+"""Group distributionally robust optimisation: subgroups with large losses get larger weights.
 
 Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020, minimise the loss under the worst
-weighting ``q`` of the subgroups, by one exponentiated-gradient step on ``q`` for each one on the weights. They sample
-all subgroups equally often; here the order stays as it is, and a sample of subgroup ``g`` weighs ``q[g]`` over that
-subgroup's share of the training data. Two more differences: losses count as differences from the mean, relative to it,
-so that a step size means the same for years and for nats; and ``q`` pays for leaving the shares of the training data
-(``penalty``), since a subgroup of which the labels are worse, or the faces harder to tell, would otherwise end with
-all of the weight.
+weighting ``q`` of the subgroups, with one exponentiated-gradient step on ``q`` for each step on the weights. They
+sample all subgroups equally often. Here the order stays the same, and a sample of subgroup ``g`` has the weight
+``q[g]`` divided by that subgroup's share of the training data. There are two more differences. Losses count as relative
+differences from their mean, so that a step size means the same for years and for nats. And ``penalty`` draws ``q`` to
+the shares of the training data: otherwise a subgroup with worse labels or harder faces would get all of the weight.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,20 +45,20 @@ class DroConfig:
 
 
 class GroupDro:
-    """Weights of the subgroups, equal on every rank, changed after every optimizer step by what that step saw.
+    """Weights of the subgroups, equal on every rank, updated after every optimizer step by its losses.
 
     Args:
-        columns, groups: labels of all samples, as ``concat_labels`` gives them.
-        weight: (N,) weights that the samples have anyway, None where all are equal.
+        columns, groups: labels of all samples, as from ``concat_labels``.
+        weight: (N,) other weights of the samples, None if all are equal.
         config: of the method.
-        device: where the losses are.
-        frequency: (N,) how often each sample comes; None where all come equally often.
+        device: of the losses.
+        frequency: (N,) how often each sample is used; None if all are used equally often.
 
     Attributes:
         names: of the K subgroups.
-        share: (K,) of the training data, by weight. Samples of no subgroup count as without this method.
-        sums: (3, K + 1) what this rank observed since the last step.
-        log_weight: (K,) logarithms of the factors of the losses of each subgroup, ``q / share``.
+        share: (K,) of the training data, by weight. Samples in no subgroup have a factor of 1.
+        sums: (3, K + 1) observed by this rank since the last step.
+        log_weight: (K,) logarithms of the factors of each subgroup's losses, ``q / share``.
 
     Raises:
         UserError: fewer than two subgroups are large enough, or no age is known.
@@ -87,7 +86,7 @@ class GroupDro:
         self.config = config
         self.weight = torch.ones(len(subgroup), device=device) if weight is None else weight.to(device)
         weights = self.weight.cpu().numpy() if frequency is None else self.weight.cpu().numpy() * frequency
-        # Samples of no subgroup are in a column of their own, the last one.
+        # Samples in no subgroup have a column of their own, the last one.
         width = len(self.names) + 1
         subgroup = np.where(subgroup == UNKNOWN, len(self.names), subgroup)
         mass = np.bincount(subgroup, weights, width)[:-1]
@@ -108,8 +107,8 @@ class GroupDro:
         return torch.cat([self.log_weight.exp(), self.share.new_ones(1)])[self.subgroup[sample]]
 
     def observe(self, loss: Tensor, age: AgeRange, sample: Tensor, share: Tensor | float = 1.0) -> None:
-        """Add a micro-batch to what this step saw on this rank: unweighted age losses (B,) of samples (B,), each of
-        which counts by its share of a mixed one."""
+        """Add a micro-batch of this rank: unweighted age losses (B,) of samples (B,), each with its share of a mixed
+        image."""
         weight = torch.where(age.known, share * self.weight[sample], 0.0)
         loss = torch.where(age.known, loss.detach(), 0.0)
         rows = torch.stack([weight, weight * loss, weight * loss.abs()])
@@ -117,10 +116,10 @@ class GroupDro:
         self.sums = self.sums + (rows[..., None] * subgroup).sum(1)
 
     def update(self, sums: Tensor) -> None:
-        """One step on ``q`` from all losses observed since the last step. A subgroup without any keeps its weight.
+        """One step on ``q`` from all losses since the last step. A subgroup without any keeps its weight.
 
         Args:
-            sums: ``self.sums`` of all ranks, added.
+            sums: sum of ``self.sums`` over all ranks.
         """
         count, loss, size = sums[:, :-1]
         self.sums = torch.zeros_like(self.sums)
@@ -133,7 +132,7 @@ class GroupDro:
         self.log_weight = log_q.log_softmax(0) - self.share.log()
 
     def weights(self) -> dict[str, float]:
-        """The factor of the losses of each subgroup."""
+        """The factor of each subgroup's losses, by name."""
         return dict(zip(self.names, self.log_weight.exp().tolist(), strict=True))
 
     def state(self) -> dict[str, float]:
@@ -141,7 +140,7 @@ class GroupDro:
         return dict(zip(self.names, self.log_weight.tolist(), strict=True))
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Load what ``state`` returned. Raises UserError where it is of other subgroups."""
+        """Load what ``state`` returned. Raises UserError if it has other subgroups."""
         if set(state) != set(self.names):
             raise UserError(
                 f"--resume: the checkpoint weighs {', '.join(state) or 'no subgroups'}, this run "

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step, and how many a GPU can do: their ratio is the model FLOPs utilisation
+"""Floating-point operations of a training step, and the peak of a GPU: their ratio is the model FLOPs utilisation
 (MFU; Chowdhery et al., PaLM, 2022, appendix B)."""
 
 import re
@@ -32,18 +32,18 @@ _PEAKS: dict[str, dict[str, float]] = {
     r"H100 80GB HBM3|H200|GH200 .*": {"bf16": 989, "fp16": 989, "no": 494},
     r"B200": {"bf16": 2250, "fp16": 2250, "no": 1125},
 }
-"""TFLOP/s of dense products by ``train.precision``, with float32 sums, from NVIDIA's data sheets; ``no`` is TF32 where
-the GPU has it, which training uses."""
+"""Dense TFLOP/s by ``train.precision``, with float32 accumulation, from NVIDIA's data sheets; ``no`` is TF32 if the GPU
+has it, since training uses it."""
 
 _BATCH = 4
-"""Samples of the batches whose operations are counted."""
+"""Batch size for counting."""
 
 
 def peak_flops(name: str, precision: str) -> float | None:
-    """Floating-point operations a second that a GPU does at most; None for one that is not in the table.
+    """Peak floating-point operations per second of a GPU; None if it is not in the table.
 
     Args:
-        name: as ``torch.cuda.get_device_name`` has it.
+        name: as from ``torch.cuda.get_device_name``.
         precision: ``bf16``, ``fp16`` or ``no``.
     """
     card = re.sub(r"^(NVIDIA|Tesla|NVIDIA Tesla) ", "", name)
@@ -53,12 +53,12 @@ def peak_flops(name: str, precision: str) -> float | None:
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """Operations of a training step, forward and back: products and convolutions, as torch counts them.
+    """Operations of a training step, forward and backward: matrix products and convolutions, as torch counts them.
 
     Attributes:
-        sample: of each sample, whatever images it has.
-        image: of each image of an input.
-        peak: operations that the device does at most in a second.
+        sample: per sample, independent of its images.
+        image: per image of each input.
+        peak: of the device, per second.
     """
 
     sample: float
@@ -72,17 +72,17 @@ class ModelFlops:
 
 
 def model_flops(estimator: Estimator, device: torch.device, precision: str) -> ModelFlops | None:
-    """Operations of an estimator's training; None where nobody knows what the device does at most."""
+    """Operations of an estimator's training; None if the device's peak is unknown."""
     peak = peak_flops(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
     return None if peak is None else count_flops(estimator, peak)
 
 
 def count_flops(estimator: Estimator, peak: float) -> ModelFlops:
-    """Count an estimator's operations with fake tensors, with which nothing is computed. Its mode and weights stay.
+    """Count an estimator's operations with fake tensors, without computing. Its mode and weights stay.
 
-    They are linear in the samples and in the images of each input, so a few small batches tell both. Each has at least
-    two images of an input: models compute fewer in other ways. A MiVOLO adds a black image where one is missing, so the
-    two batches whose difference is an image both lack some.
+    They are linear in the samples and in the images of each input, so a few small batches suffice. Each has at least
+    two images of an input, since models take other paths for fewer. MiVOLO adds a black image if one is missing, so the
+    two batches that differ by one image both lack some.
     """
     inputs = estimator.inputs
     everything = _flops(estimator, dict.fromkeys(inputs, _BATCH)) / _BATCH
@@ -95,7 +95,7 @@ def count_flops(estimator: Estimator, peak: float) -> ModelFlops:
 
 
 def _flops(estimator: Estimator, images: dict[str, int]) -> float:
-    """Operations of a step on a batch with so many images of each input."""
+    """Operations of a step on a batch with this many images of each input."""
     tensors = dict(estimator.named_parameters()) | dict(estimator.named_buffers())
     side = estimator.card.image_size
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:

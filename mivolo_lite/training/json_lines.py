@@ -1,4 +1,4 @@
-"""Files of JSON lines, of which the last may be unfinished: a job was killed, or the disk was full."""
+"""Reads and writes JSON lines. The last may be unfinished, after a killed job or on a full disk."""
 
 import json
 import math
@@ -13,7 +13,7 @@ LOG_FILE = "metrics.jsonl"
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that hold objects; none where there is no file."""
+    """The lines that hold objects; none if there is no file."""
     if not path.exists():
         return
     for line in read_file(path).splitlines():
@@ -26,7 +26,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def to_line(record: dict[str, Any]) -> str:
-    """The record as a line, with null for numbers that JSON does not know."""
+    """The record as a line, with null for NaN and infinity."""
     return json.dumps(_finite(record), allow_nan=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Checks that the data has what a run learns and what its evaluations compare: before step 1, and of a stream later."""
+"""Checks that the data has the labels to learn and to evaluate: before step 1, and for a stream while it trains."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -15,14 +15,14 @@ from mivolo_lite.shards.sample_ref import SampleRef
 from mivolo_lite.training.run_config import RunConfig
 
 _MANY = 1000
-"""Samples of which not all lack a label by chance."""
+"""Samples that do not all lack a label by chance."""
 
 
 def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, inputs: Sequence[str]) -> dict[str, int]:
-    """Raise UserError where a run has nothing to learn.
+    """Raise UserError if a run has nothing to learn.
 
     Returns:
-        How many training samples with an image have each label; of a stream nothing is known before it is read.
+        The number of training samples with an image for each label; empty for a stream, as it is unknown.
     """
     if isinstance(reader, StreamReader):
         return {}
@@ -38,7 +38,7 @@ def check_train_labels(config: RunConfig, reader: IndexReader | StreamReader, in
 def check_validation(
     config: RunConfig, index: ShardIndex, inputs: Sequence[str], classes: Classes, unlearnt: Collection[str]
 ) -> None:
-    """Raise UserError where the data of ``data.val`` cannot be evaluated: no labels of what is learnt, or no images."""
+    """Raise UserError if ``data.val`` cannot be evaluated: no labels of the learnt tasks, or no images."""
     labelled = {name: choices for name, choices in classes.items() if choices is not None}
     samples, known = count_labels([index], inputs, task_columns(index, labelled))
     known |= {IDENTITY: index.num_identities} if len(labelled) < len(classes) else {}
@@ -49,7 +49,7 @@ def check_validation(
 
 
 def _loss_weights(config: RunConfig) -> dict[str, float]:
-    """The weights of the losses, by the labels that these take."""
+    """The weights of the losses by their labels."""
     return {"age": 1.0, "gender": config.optim.gender_weight} | {task.name: task.weight for task in config.tasks}
 
 
@@ -59,7 +59,7 @@ def _has_teachers(config: RunConfig) -> bool:
 
 
 def _taught(config: RunConfig) -> set[str]:
-    """The labels that teachers answer for every image: the age, and the gender where one of them estimates it."""
+    """The labels that teachers give for every image: the age, and the gender if one of them estimates it."""
     if not _has_teachers(config):
         return set()
     folders = [locate(teacher) for teacher in config.optim.teachers]
@@ -69,11 +69,11 @@ def _taught(config: RunConfig) -> set[str]:
 
 
 def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
-    """The labels that a run does not learn: of no weight, or known of no sample and no teacher.
+    """The labels that a run does not learn: their weight is 0, or no sample and no teacher has them.
 
     Args:
         config: of the run.
-        labels: how many samples have each label, as far as that is known.
+        labels: the number of samples with each label, if known.
     """
     unknown = {name for name, count in labels.items() if not count} - _taught(config)
     return unknown | {name for name, weight in _loss_weights(config).items() if not weight}
@@ -82,15 +82,15 @@ def unlearnt(config: RunConfig, labels: Mapping[str, int]) -> set[str]:
 def count_labels(
     indexes: Sequence[ShardIndex], inputs: Sequence[str], tasks: Mapping[str, np.ndarray]
 ) -> tuple[int, dict[str, int]]:
-    """How many samples have an image that the model looks at, and how many of these have each label.
+    """Count the samples with an image for the model, and the labels of these.
 
     Args:
-        indexes: of one data set, or of several.
-        inputs: images that the model looks at, of ``face`` and ``body``.
-        tasks: (N,) labels of every task over all indexes, NaN where unknown.
+        indexes: of one or more data sets.
+        inputs: images that the model uses, of ``face`` and ``body``.
+        tasks: (N,) labels of every task over all indexes, NaN if unknown.
 
     Returns:
-        The samples with an image, and the known labels of ``age``, ``gender`` and every task.
+        The samples with an image, and their known labels of ``age``, ``gender`` and every task.
     """
     has_image = np.concatenate([index.has_image(inputs) for index in indexes])
     age, gender = (np.concatenate([index.columns[name] for index in indexes]) for name in ("age_lo", "gender"))
@@ -101,13 +101,13 @@ def count_labels(
 
 
 def _require_labels(option: str, folder: object, samples: int, known: Mapping[str, int], inputs: Sequence[str]) -> None:
-    """Raise UserError where no sample has an image that the model looks at, or a label.
+    """Raise UserError if no sample has an image for the model, or none has a label.
 
     Args:
         option: ``data.train`` or ``data.val``.
-        folder: where the data is, for the message.
-        samples, known: from ``count_labels``, of the labels that matter.
-        inputs: images that the model looks at.
+        folder: of the data, for the message.
+        samples, known: from ``count_labels``, for the labels that are required.
+        inputs: images that the model uses.
     """
     if not samples:
         raise UserError(
@@ -122,12 +122,12 @@ def _require_labels(option: str, folder: object, samples: int, known: Mapping[st
 
 
 def require_learnt(loss: float, samples: int, epoch: int) -> None:
-    """Raise UserError where samples taught nothing, as those of a stream may, whose labels nobody knows before.
+    """Raise UserError if no sample had a label to learn. For a stream, that is unknown before.
 
     Args:
-        loss: the mean over the samples, of all ranks.
-        samples: how many; of few, all may lack a label by chance.
-        epoch: samples in one.
+        loss: mean over the samples of all ranks.
+        samples: their number; if they are few, all may lack a label by chance.
+        epoch: samples in an epoch.
     """
     if not loss and samples >= min(_MANY, epoch):
         raise UserError(
@@ -137,11 +137,11 @@ def require_learnt(loss: float, samples: int, epoch: int) -> None:
 
 
 def _require_decodable(index: ShardIndex, inputs: Sequence[str]) -> None:
-    """Raise UserError where none of 256 images, evenly spaced, can be decoded. A few are counted where they are met.
+    """Raise UserError if none of 256 evenly spaced images can be decoded. The evaluation counts single ones.
 
     Args:
-        index: of ``data.val``, in which some sample has an image.
-        inputs: images that the model looks at.
+        index: of ``data.val``, with at least one image.
+        inputs: images that the model uses.
     """
     dataset = ShardDataset(index, inputs, image_size=8)
     tried = index.some_with_image(inputs, 256)

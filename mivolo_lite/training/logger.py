@@ -15,16 +15,16 @@ from mivolo_lite.training.run_folder import RunFolder
 _IN_PROGRESS = {
     "samples_per_second", "wait", "memory_gib", "mfu", "elapsed", "left", "step_seconds", "goodput", "error", "best",
 }  # fmt: skip
-"""Values that the progress of the line shows, or that are logged elsewhere."""
+"""Values that the line's progress text shows, or that are logged elsewhere."""
 
 
 class RunLogger:
-    """Logs of the main process; silent on all others.
+    """Logs on the main process, and nothing on the others.
 
     Args:
         folder: gets ``metrics.jsonl``.
         total_steps: of the whole run.
-        first_step: where it starts or resumes.
+        first_step: at which it starts or resumes.
         active: whether this is the main process.
         trackers: get the same metrics, from ``start_trackers``, each until it fails.
     """
@@ -39,20 +39,20 @@ class RunLogger:
     ):
         self.folder, self.active = folder, active
         self.total_steps = total_steps
-        # A bar redraws itself; in a log file it would be thousands of lines.
+        # A bar redraws itself, which would be thousands of lines in a log file.
         self.interactive = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not (active and self.interactive))
         self.trackers = trackers
         self._failed: set[str] = set()
 
     def step(self) -> None:
-        """One optimizer step is done."""
+        """Advance the bar by one optimizer step."""
         with losable_output():
             self.bar.update()
 
     def log_metrics(self, kind: str, step: int, values: dict[str, Any], progress: str = "") -> None:
-        """Metrics of a step, under ``train``, ``val`` or ``save``; ``progress`` stands before them on the screen
-        alone."""
+        """Log metrics of a step under ``train``, ``val`` or ``save``. Only the screen shows ``progress``, before
+        them."""
         if not self.active:
             return
         self.folder.log({"kind": kind, "step": step, **values})
@@ -67,12 +67,12 @@ class RunLogger:
             self.log(f"[{step}/{self.total_steps}] {kind}  {line}")
 
     def log_end(self, step: int, complete: bool, values: dict[str, float]) -> None:
-        """Put into the file that training ends, and whether the run is complete."""
+        """Log to the file that training ends, and whether the run is complete."""
         if self.active:
             self.folder.log({"kind": "end", "step": step, "complete": complete, **values})
 
     def log(self, text: str) -> None:
-        """A line for people."""
+        """Print a line."""
         if self.active:
             with losable_output():
                 self.bar.write(text) if self.interactive else print(text, flush=True)
@@ -80,7 +80,7 @@ class RunLogger:
     def close(self) -> None:
         with losable_output():
             self.bar.close()
-        for tracker in self.trackers:  # those that failed as well: each holds a run open in this process
+        for tracker in self.trackers:  # failed ones as well: each keeps a run open in this process
             with self._guarded(tracker):
                 tracker.finish()
 
@@ -92,7 +92,7 @@ class RunLogger:
 
     @contextmanager
     def _guarded(self, tracker: GeneralTracker) -> Iterator[None]:
-        """Around a call of a tracker: an error, as of a lost network, ends its log and not the training."""
+        """Catch errors of a tracker, such as a lost network: they end its log, but not the training."""
         try:
             yield
         except Exception as error:  # whatever the tracker's own client raises

@@ -54,7 +54,7 @@ from mivolo_lite.training.weighting import build_weighting
 
 
 class Trainer:
-    """A run. Build it, then ``train()``.
+    """A run. Build it, then call ``train()``.
 
     Args:
         config: the whole run.
@@ -102,7 +102,7 @@ class Trainer:
             self.folder.save_config(dump_run_config(config))
 
     def train(self) -> bool:
-        """Learn until the last step, evaluating, saving and logging on the way.
+        """Train until the last step, with evaluations, checkpoints and logs.
 
         Returns:
             Whether the run is complete; otherwise it was preempted, and saved.
@@ -125,7 +125,7 @@ class Trainer:
         return complete
 
     def learn_at(self, rates: Sequence[float]) -> Iterator[float]:
-        """The loss of a step at each learning rate, one after another, without saving and evaluating.
+        """Yield the loss of one step at each learning rate in turn, without saving and evaluating.
 
         Raises:
             Diverged: a loss is not finite.
@@ -145,7 +145,7 @@ class Trainer:
         self.accelerator.end_training()
 
     def _run_steps(self) -> None:
-        # A run that ended between saving and evaluating begins with the evaluation.
+        # A run that ended between saving and evaluating resumes with the evaluation.
         if self.state.evaluated < self.state.step and not self._evaluate():
             return
         if self._is_stale():
@@ -169,7 +169,7 @@ class Trainer:
         trace.close()
 
     def _save_and_evaluate(self, result: StepResult) -> bool:
-        """Save and evaluate where a step's result, or its number, asks for that. Returns whether training continues."""
+        """Save and evaluate if a step's result, or its number, requires it. Returns whether training continues."""
         evaluation_due = self.progress.evaluation_due()
         if not evaluation_due:
             self.state.evaluated = self.state.step
@@ -178,22 +178,22 @@ class Trainer:
         if result.should_stop:
             self.logger.log(f"preempted: saved at step {self.state.step}")
             return False
-        # After saving: whatever goes wrong in it loses no step.
+        # After saving, so that a failure in the evaluation loses no step.
         return not evaluation_due or self._evaluate() and not self._is_stale()
 
     def _require_same_options(self) -> None:
-        """Raise UserError where ranks were started with different options, precisions, engines or versions."""
+        """Raise UserError if ranks were started with different options, precisions, engines or versions."""
         decided = {"precision": self.launch.resolve(self.config.train.precision), "engine": str(self.launch)}
         options = shared_options(self.config) | decided | {"mivolo_lite": __version__}
         require_agreement(options, self.accelerator)
 
     def _require_same_data(self) -> None:
-        """Raise UserError where ranks have different data. A stream may be another one on each."""
+        """Raise UserError if ranks have different data. A stream may differ between ranks."""
         train = {"data.train": self.reader.digest} if self.reader.indexes else {}
         require_agreement(train | {"data.val": self.val_index.digest}, self.accelerator)
 
     def _check_options(self) -> None:
-        """Raise UserError for options of ``train`` that do not work here, or not together."""
+        """Raise UserError for options of ``train`` that this machine or another option excludes."""
         train, launch = self.config.train, self.launch
         if train.sync_batchnorm and launch.on_cpu and launch.processes > 1:
             raise UserError("train.sync_batchnorm: torch has it on GPUs alone; set it to false")
@@ -215,14 +215,14 @@ class Trainer:
         return eval_loader(self.val_index, inputs, size, batch, self.data.worker_count, *ranks)
 
     def _build(self) -> None:
-        """The model, what trains it, and the state of the run. The order fixes who draws which random numbers."""
+        """Build the model, the engine and the state of the run. The order fixes the use of random numbers."""
         config, device = self.config, self.accelerator.device
-        set_seed(config.train.seed)  # equal on every rank, and so are the initial weights
+        set_seed(config.train.seed)  # equal on every rank, for equal initial weights
         weights_from = self.resumed or (locate(config.init_from) if config.init_from else None)
         self.estimator = new_estimator(config, self.reader, weights_from)
         self.labels = check_train_labels(config, self.reader, self.estimator.inputs)
         self.unlearnt = unlearnt(config, self.labels)
-        # The head stays for the losses and for resuming; without labels it would answer at random.
+        # The head remains for the losses and for resuming; without labels its answers would be random.
         self.estimator.card.gender |= "gender" not in self.unlearnt
         self.estimator.card.age |= "age" not in self.unlearnt
         teachers = None
@@ -243,14 +243,14 @@ class Trainer:
         self.state = TrainState(self.reader.digest, config.train.seed, window, block, optimizer=config.optim.name)
 
     def _check_space(self) -> None:
-        """Raise UserError where the loaders' batches or a checkpoint do not fit."""
+        """Raise UserError if there is no space for the loaders' batches or a checkpoint."""
         loaders = [loader for loader in (self.loader, self.val_loader) if isinstance(loader, BatchLoader)]
         require_shared_memory(sum(loader.shared_bytes for loader in loaders), self.launch.local_processes)
         copies = 3 if self.average is None else 4  # the weights, two Adam moments, and the average
         require_disk(self.folder.path, copies * self.weights_bytes)
 
     def _prepare_estimator(self) -> None:
-        """Activation checkpointing, batch norm, and the memory format."""
+        """Set activation checkpointing, batch norm, and the memory format."""
         if self.config.train.grad_checkpointing:
             self.estimator.model.set_grad_checkpointing()
         if self.config.train.sync_batchnorm and self.launch.processes > 1:
@@ -282,7 +282,7 @@ class Trainer:
         if self.resumed is not None:
             self.checkpointer.load(self.resumed, self.state, self.engine, self.average)
             if not isinstance(self.average, ModelSwa):
-                self.state.averaged = 0  # a later start of a stochastic average begins anew
+                self.state.averaged = 0  # a later start of stochastic averaging begins anew
             if self.dro is not None:
                 self.dro.load(self.state.subgroups)
         self._check_best()
@@ -293,9 +293,9 @@ class Trainer:
                 print(f"{self.folder.metrics}: {dropped} lines that are no records were dropped", flush=True)
 
     def _check_best(self) -> None:
-        """Forget the best error of a resumed run where ``best`` is gone, or where it was measured on other images.
+        """Forget the best error of a resumed run if ``best`` is gone, or if it was measured on other images.
 
-        The resumed weights, which may be the last ones, are then evaluated, and are the first to choose from.
+        The resumed weights are then evaluated and become the first ``best``, even if they are the run's last.
         """
         (is_gone,) = broadcast_object_list([self.resumed is not None and not self.folder.has_best()])
         is_other = self.state.val_digest not in ("", self.val_index.digest)
@@ -307,7 +307,7 @@ class Trainer:
         self.state.val_digest = self.val_index.digest
 
     def _steps(self) -> Iterator[list[Batch]]:
-        """The micro-batches of every step that is left, on the device."""
+        """The micro-batches of every remaining step, on the device."""
         loader = to_device(self.loader, self.accelerator.device, held=self.plan.accumulation)
         for _ in range(self.progress.steps_left):
             with self.throughput.spent("waiting"):
@@ -318,28 +318,28 @@ class Trainer:
             yield batches
 
     def _take_step(self, batches: list[Batch], lr: float) -> StepResult:
-        """Learn from the micro-batches of one step, and count it."""
+        """Train on the micro-batches of one step, and count it."""
         self._begin_step(lr)
         try:
             result = self.step(batches, self.state.step, self.save_schedule.asks())
         except Diverged:
-            self.checkpointer.set_aside(self.state.step)  # resumed from it, the run would diverge again
+            self.checkpointer.set_aside(self.state.step)  # resuming from it would diverge again
             raise
         self._advance()
         return result
 
     def _begin_step(self, lr: float) -> None:
-        """Ready the model for a step, with the learning rate of each parameter."""
+        """Set the mode of the model and the learning rate of each parameter."""
         is_frozen = self.freeze.is_on(self.progress.epoch)
         set_learning_rate(self.engine.optimizer, lr, is_frozen)
-        if not self.estimator.training or is_frozen != self.is_frozen:  # a millisecond for a ResNet-50
+        if not self.estimator.training or is_frozen != self.is_frozen:  # train() takes 1 ms for a ResNet-50
             self.engine.model.train()
             if is_frozen:
                 self.freeze.set_eval()
             self.is_frozen = is_frozen
 
     def _advance(self) -> None:
-        """Count a step that was taken, and update the averaged weights."""
+        """Count a completed step, and update the averaged weights."""
         self.state.step += 1
         self.state.samples_seen += self.plan.global_batch
         if isinstance(self.average, ModelEma):
@@ -350,8 +350,8 @@ class Trainer:
         self.logger.step()
 
     def _evaluate(self) -> bool:
-        """Evaluate the weights, and keep them where they are the best. Returns False where preempted meanwhile."""
-        self.checkpointer.wait()  # loaders fork their workers, and what a thread holds at a fork is held for ever
+        """Evaluate the weights, and save them if they are the best. Returns False if preempted meanwhile."""
+        self.checkpointer.wait()  # loaders fork their workers, and a lock that a thread holds then stays locked in them
         try:
             with (
                 self.throughput.spent("evaluating or saving"),
@@ -372,11 +372,11 @@ class Trainer:
         return True
 
     def _compare_with_best(self, predictions: Predictions) -> None:
-        """Log the error, count evaluations without progress, and save the present weights where they are the best."""
+        """Log the error, count evaluations without progress, and save the current weights if they are the best."""
         metrics = evaluate_predictions(predictions)
         error = validation_error(metrics, self.unlearnt)
         is_measured = math.isfinite(error)
-        if not (is_measured or self.folder.has_best()):  # said once
+        if not (is_measured or self.folder.has_best()):  # logged once
             self.logger.log(f"warning: {unmeasured(self)}, so `best` has the latest weights")
         is_best = self.state.count_evaluation(error)
         self.state.plateaus += meets_plateau(self.state.stale, self.config.optim)
@@ -393,7 +393,7 @@ class Trainer:
             self._save_best(metrics)
 
     def _is_stale(self) -> bool:
-        """Whether so many evaluations brought no lower error that the run ends early."""
+        """Whether ``patience`` evaluations have had no lower error, so that the run ends early."""
         return self.config.train.patience is not None and self.state.stale >= self.config.train.patience
 
     def _preempted_while_evaluating(self) -> bool:
@@ -416,7 +416,7 @@ class Trainer:
             self.logger.log_metrics("save", self.state.step, {"seconds": seconds, **self.throughput.total()})
 
     def _log(self, results: list[StepResult]) -> None:
-        """The mean over the last steps, summed over the ranks' shares."""
+        """Log the means over the last steps, with the losses summed over the ranks' shares."""
         self.broken.gather(self.state.step, self.logger.log)
         samples, steps_left = len(results) * self.plan.global_batch, self.progress.steps_left
         losses = self.step.mean_losses(results)
@@ -435,5 +435,5 @@ class Trainer:
                 **measured,
                 **({"passes": passes} if (passes := self.reader.passes(self.state.samples_seen)) else {}),
             },
-            in_words(measured, times=not self.logger.interactive),  # the bar has its own
+            in_words(measured, times=not self.logger.interactive),  # the bar shows its own
         )

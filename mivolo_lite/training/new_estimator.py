@@ -16,16 +16,16 @@ from mivolo_lite.wording import first_few
 
 
 def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights_from: Path | None) -> Estimator:
-    """The estimator that a run describes, its new heads starting at the ages of the data.
+    """The estimator of a run, with new heads that start at the ages of the data.
 
     Args:
         config: the whole run.
         reader: of its data.
-        weights_from: folder of a checkpoint whose weights it loads afterwards, so that a backbone need not fetch its
-            own. They were trained on images normalised by that card, and stay under its licence.
+        weights_from: folder of a checkpoint whose weights are loaded afterwards, so that the backbone's own need not be
+            downloaded. Normalisation and licence are those of its card.
 
     Raises:
-        UserError: the method weighs ages by their counts, which a stream does not know.
+        UserError: the method weighs ages by their counts, which are unknown for a stream.
     """
     start, inherited = None, {}
     if weights_from is not None and (weights_from / CARD_FILE).exists():
@@ -45,7 +45,7 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
     )
     try:
         estimator = Estimator(card if weights_from is None else card.from_nothing(), reader.people)
-    except (AttributeError, NameError, TypeError) as error:  # mistakes in a model or a method of the user's own
+    except (AttributeError, NameError, TypeError) as error:  # mistakes in the user's own model or method
         raise UserError(
             f"{config.model.name} with {config.method.name} cannot be built: {where_raised(error)}"
         ) from error
@@ -63,17 +63,17 @@ def new_estimator(config: RunConfig, reader: IndexReader | StreamReader, weights
 
 
 def init_from(estimator: Estimator, checkpoint: str) -> list[str]:
-    """Load all weights of a checkpoint; heads of tasks that it did not learn, and of another method, begin anew.
+    """Load all weights of a checkpoint. Heads of tasks that it did not learn, or of another method, begin anew.
 
     Args:
-        estimator: takes them.
-        checkpoint: as ``locate`` takes it.
+        estimator: gets the weights.
+        checkpoint: an address for ``locate``.
 
     Returns:
-        A line on the method's head where that begins anew, and one on the checkpoint's tasks that the run leaves out.
+        A line on the method's head if that begins anew, and one on the checkpoint's tasks that the run leaves out.
 
     Raises:
-        UserError: it is not there, damaged, or of another model.
+        UserError: it is missing, damaged, or of another model.
     """
     source = locate(checkpoint)
     require_files(source, MODEL_FILE, CARD_FILE)

@@ -1,4 +1,4 @@
-"""The optimizer, by timm's name, without decay on norms and biases; and the options of the optimization."""
+"""The optimizer, by timm's name, without weight decay on norms and biases; and its options."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -116,15 +116,15 @@ class OptimConfig:
 
 
 _FUSED = ("cpu", "cuda")
-"""Devices for which torch has AdamW as one kernel: on a CPU, a third of the time of one operation after the other."""
+"""Devices with a fused AdamW: on a CPU it takes a third of the time."""
 
 
 _MOVES_FROZEN = ("madgrad", "madgradw")
-"""Optimizers that add a constant to the learning rate, so that 0 is not 0. All others that ran on a CPU hold still."""
+"""Optimizers that add a constant to the learning rate, so that 0 still updates. No other one that ran on a CPU does."""
 
 
 def require_optimizer(name: str) -> None:
-    """Raise UserError unless timm has an optimizer of this name, which a step drives and a checkpoint holds."""
+    """Raise UserError unless timm has an optimizer of this name that a step can use and a checkpoint can hold."""
     if name not in list_optimizers():
         wrapped = name.removeprefix("lookahead_")
         if wrapped != name:
@@ -141,7 +141,7 @@ def require_optimizer(name: str) -> None:
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[str] = ()) -> Optimizer:
-    """timm's optimizer over the parameters that are trained, on the device where they are.
+    """timm's optimizer over the trainable parameters, on their device.
 
     Args:
         module: the model.
@@ -149,7 +149,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[s
         frozen: names of parameters whose learning rate ``set_learning_rate`` may set to 0.
 
     Raises:
-        UserError: the optimizer does not take its options, cannot run here, or would move what is frozen.
+        UserError: the optimizer does not accept its options, cannot run here, or would update frozen parameters.
     """
     groups = parameter_groups(module, config, frozen)
     if config.name in _MOVES_FROZEN and any(group["can_freeze"] for group in groups):
@@ -167,7 +167,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig, frozen: Collection[s
 
 
 def _require_own(name: str, options: Collection[str]) -> None:
-    """Raise ValueError for an option that the optimizer does not have: timm's factory drops some, and has its own."""
+    """Raise ValueError for an option that the optimizer does not have: timm's factory drops some, and adds its own."""
     parameters = signature(get_optimizer_class(name, bind_defaults=False)).parameters
     available = [option for option in parameters if option not in ("params", "lr", "weight_decay")]
     for option in options:
@@ -177,7 +177,7 @@ def _require_own(name: str, options: Collection[str]) -> None:
 
 
 def parameter_groups(module: nn.Module, config: OptimConfig, frozen: Collection[str]) -> list[dict[str, Any]]:
-    """The parameters that are trained, by their weight decay, their factor of the learning rate, and freezing."""
+    """The trainable parameters, grouped by weight decay, learning-rate factor and freezing."""
     decayed, scales = decayed_names(module), lr_scales(module, config.layer_decay)
     groups: dict[tuple, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
@@ -190,10 +190,10 @@ def parameter_groups(module: nn.Module, config: OptimConfig, frozen: Collection[
 
 
 def decayed_names(module: nn.Module) -> set[str]:
-    """The parameters that weight decay is for: the matrices and kernels of linear layers and convolutions.
+    """The parameters with weight decay: the matrices and kernels of linear layers and convolutions.
 
-    Norms, biases, gains, tokens, position tables and what timm's ``no_weight_decay()`` names are left as they are. The
-    module decides, not the number of dimensions: MiVOLO's norm has three, and so has a class token.
+    Norms, biases, gains, tokens, position tables and the names in timm's ``no_weight_decay()`` have none. The module
+    decides, not the number of dimensions: MiVOLO's norm and a class token have three.
     """
     matrices, spared = set(), set()
     for path, submodule in module.named_modules():
@@ -207,5 +207,5 @@ def decayed_names(module: nn.Module) -> set[str]:
 
 
 def _is_norm_or_table(module: nn.Module) -> bool:
-    # torch's and timm's norms have no common class, but all of them, and MiVOLO's, are called so.
+    # torch's and timm's norms have no common base class, but all of them, and MiVOLO's, have "Norm" in their names.
     return isinstance(module, nn.Embedding) or any("Norm" in kind.__name__ for kind in type(module).__mro__)

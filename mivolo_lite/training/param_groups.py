@@ -1,11 +1,11 @@
-"""How fast each parameter learns: layer-wise learning-rate decay, and freezing.
+"""Layer-wise learning-rate decay, and freezing.
 
-What is frozen for good has no gradient, so the backward pass ends above it: a step of efficientnet_lite0 at 160 px on a
-CPU takes 0.57 of the time where its stem and first two stages are frozen.
+Parameters that stay frozen have no gradient, so the backward pass ends above them: a step of efficientnet_lite0 at
+160 px on a CPU takes 0.57 of the time if its stem and first two stages are frozen.
 
-What thaws is frozen by a learning rate of 0. So a run resumes as exactly with it as without, on any engine, and
-DistributedDataParallel knows from the start which gradients come. They count in the norm that ``optim.clip_norm``
-bounds. AdamW's decay is a factor of the learning rate as well, so that the parameter stays as it is.
+Parameters that thaw later are frozen by a learning rate of 0. So a run resumes exactly, on any engine, and
+DistributedDataParallel knows all gradients from the start. They count in the norm for ``optim.clip_norm``. AdamW's
+weight decay is multiplied by the learning rate, so it does not change them.
 """
 
 from collections import defaultdict
@@ -22,10 +22,10 @@ from mivolo_lite.wording import did_you_mean, first_few
 
 
 def lr_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
-    """The factor of the learning rate by the parameter's name: layer-wise decay (Bao et al., BEiT, 2022).
+    """The learning-rate factor of each parameter, by name: layer-wise decay (Bao et al., BEiT, 2022).
 
-    The layers are those that timm's ``group_matcher`` tells apart. The last layer of a backbone has the factor
-    ``layer_decay``, the one before it the square of that, and so on. Heads, and what joins two inputs, have 1.
+    The layers are those of timm's ``group_matcher``. The last layer of a backbone has the factor ``layer_decay``, the
+    one before it its square, and so on. Heads and the fusion of two inputs have 1.
     """
     scales = dict.fromkeys((name for name, _ in module.named_parameters()), 1.0)
     for _, layers in _backbones(module):
@@ -39,13 +39,13 @@ class Freeze:
 
     Args:
         estimator: the model with its heads.
-        parts: which: ``backbone`` for all timm backbones, ``stem`` for their first layers, a branch of a model with two
+        parts: ``backbone`` for all timm backbones, ``stem`` for their first layers, a branch of a model with two
             inputs (``face``, ``body``), or a module of a backbone by timm's name (``blocks.0``).
-        epochs: passes over the data after which they learn as well; None for never: then they need no gradient.
+        epochs: passes over the data after which they learn as well; None for never, so that they need no gradient.
 
     Attributes:
         names: of the frozen parameters.
-        parameters: how many numbers they are.
+        parameters: the number of their values.
 
     Raises:
         UserError: the model has no such part.
@@ -62,12 +62,12 @@ class Freeze:
                 parameter.requires_grad_(False)
 
     def is_on(self, epoch: float) -> bool:
-        """Whether the parts are frozen after so many passes over the data."""
+        """Whether the parts are frozen after ``epoch`` passes over the data."""
         return bool(self.names) and (self.epochs is None or epoch < self.epochs)
 
     def set_eval(self) -> None:
-        """Put the parts in evaluation mode: batch norms then use the statistics that came with the weights, and keep
-        them."""
+        """Put the parts in evaluation mode, in which batch norms use the statistics of the loaded weights and do not
+        update them."""
         for module in self._modules:
             module.eval()
 
@@ -87,7 +87,7 @@ def _names_of(estimator: Estimator, parts: Sequence[str]) -> set[str]:
 
 
 def _parameters_of_parts(estimator: Estimator) -> dict[str, set[str]]:
-    """All that ``Freeze`` may be given, with the names of its parameters: branches, backbone, stem, timm's modules."""
+    """All parts for ``Freeze``, with the names of their parameters: branches, backbone, stem, timm's modules."""
     names = {name for name, _ in estimator.named_parameters()}
     by_part = defaultdict(set, {part: _within(names, modules) for part, modules in estimator.model.branches.items()})
     backbones = list(_backbones(estimator))
@@ -99,17 +99,17 @@ def _parameters_of_parts(estimator: Estimator) -> dict[str, set[str]]:
         for name in layers:
             for module in _modules_around(name.removeprefix(prefix)):
                 by_module[module].add(name)
-    named = by_part | by_module | by_part  # a part is listed before timm's modules, and hides one of its name
+    named = by_part | by_module | by_part  # parts come before timm's modules, and replace those of equal names
     return {part: parameters for part, parameters in named.items() if parameters}
 
 
 def _modules_around(name: str) -> Iterator[str]:
-    """The modules that hold a parameter, from the outermost: of ``blocks.0.conv.weight`` blocks, blocks.0 and so on."""
+    """The modules that hold a parameter, outermost first: for ``blocks.0.conv.weight`` blocks, blocks.0 and so on."""
     return accumulate(name.split(".")[:-1], lambda path, module: f"{path}.{module}")
 
 
 def _largest_within(module: nn.Module, names: set[str], prefix: str = "") -> Iterator[nn.Module]:
-    """The largest modules all of whose parameters are among these."""
+    """The largest modules whose parameters are all in ``names``."""
     parameters = [prefix + name for name, _ in module.named_parameters()]
     if parameters and names.issuperset(parameters):
         yield module
@@ -123,8 +123,8 @@ def _within(names: Iterable[str], modules: Sequence[str]) -> set[str]:
 
 
 def _backbones(module: nn.Module) -> Iterator[tuple[str, dict[str, int]]]:
-    """Of every timm model in a module, the prefix of its parameters' names, and the layer's number of each by its whole
-    name."""
+    """The timm models in a module: the prefix of their parameters' names, and the layer number of each parameter by its
+    full name."""
     fusion = [name for model in module.modules() if isinstance(model, AgeModel) for name in model.fusion]
     for path, submodule in module.named_modules():
         if hasattr(submodule, "group_matcher"):

@@ -1,4 +1,4 @@
-"""How far a run is, and what is due there: by the samples seen, so that neither depends on the world size."""
+"""The position of a run, and what is due there, by the samples seen: both are independent of the world size."""
 
 import math
 
@@ -8,17 +8,17 @@ from mivolo_lite.training.train_state import TrainState
 
 
 class Progress:
-    """How far a run is, in steps of its present global batch. It may resume with another one, or for fewer epochs.
+    """The position of a run in steps of its current global batch. It may resume with another one, or for fewer epochs.
 
     Args:
-        state: of the run, resumed where it resumes; later changes of it are followed.
-        optim: how many epochs, the learning rate, and where stochastic weight averaging begins.
+        state: of the run, after resuming; later changes are seen.
+        optim: has the epochs, the learning rate, and the start of stochastic weight averaging.
         eval_every: epochs between evaluations.
-        samples: of an epoch.
-        global_batch: samples of a step.
+        samples: in an epoch.
+        global_batch: samples in a step.
 
     Attributes:
-        steps_per_epoch: need not be whole.
+        steps_per_epoch: may be fractional.
         total_steps: ``state.step`` after the last step.
     """
 
@@ -30,12 +30,12 @@ class Progress:
 
     @property
     def steps_left(self) -> int:
-        """Steps that are still to be taken."""
+        """Remaining steps."""
         return self.total_steps - self._state.step
 
     @property
     def position(self) -> float:
-        """How many steps the samples seen are: those done, unless the global batch was another before."""
+        """The samples seen, in steps: the number of steps, unless the global batch has changed."""
         return self._state.samples_seen / self._global_batch
 
     @property
@@ -45,15 +45,15 @@ class Progress:
 
     @property
     def epoch(self) -> float:
-        """How many passes over the data the position is."""
+        """The position in passes over the data."""
         return self.position / self.steps_per_epoch
 
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return learning_rate(self.position, self.end, self.steps_per_epoch, self._optim, self._state.plateaus)
 
     def evaluation_due(self) -> bool:
-        """Whether the latest step was the one that completed another ``eval_every`` epochs, or the last."""
+        """Whether the latest step completed another ``eval_every`` epochs, or was the last."""
         every, position = self._eval_every * self.steps_per_epoch, self.position
         return self.steps_left == 0 or position // every > (position - 1) // every
 

@@ -1,4 +1,4 @@
-"""Checks, before step 1, of what a run needs of its machines: a folder that all see, shared memory, and disk space."""
+"""Checks of the machines before step 1: a folder that all nodes see, shared memory, and disk space."""
 
 import math
 import shutil
@@ -16,13 +16,13 @@ from mivolo_lite.training.run_folder import RunFolder
 
 SHARED_MEMORY = Path("/dev/shm")
 _DISK_PATIENCE = 15
-"""Seconds in which what one node wrote must appear on the others: network file systems cache what they looked up."""
+"""Seconds for a file of one node to appear on the others, since network file systems cache lookups."""
 
 
 def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
-    """Raise UserError where a rank does not see the folder of rank 0. All ranks must call it.
+    """Raise UserError if a rank does not see the folder of rank 0. All ranks must call it.
 
-    Where each node has a disk of its own under that name, training works, and none but rank 0 can resume.
+    If each node has its own disk under that path, training works, but only rank 0 can resume.
     """
     host = socket.gethostname()
     token, first_host = broadcast_object_list([uuid4().hex, host])
@@ -41,7 +41,7 @@ def require_shared_folder(folder: RunFolder, accelerator: Accelerator) -> None:
 
 
 def _has_content(path: Path, content: str) -> bool:
-    """Whether a file has this content, now or when a network file system has caught up."""
+    """Whether a file has this content, within ``_DISK_PATIENCE`` seconds."""
     end = time.monotonic() + _DISK_PATIENCE
     while not (path.is_file() and path.read_text(encoding="utf-8") == content):
         if time.monotonic() > end:
@@ -51,11 +51,11 @@ def _has_content(path: Path, content: str) -> bool:
 
 
 def require_shared_memory(needed: int, processes: int) -> None:
-    """Raise UserError where the loaders' batches do not fit into shared memory.
+    """Raise UserError if the loaders' batches do not fit into shared memory.
 
     Args:
-        needed: bytes that the training loader and the validation loader of one process need.
-        processes: of this machine.
+        needed: bytes for the training and validation loaders of one process.
+        processes: on this machine.
     """
     free = free_shared_memory()
     if needed * processes > free:
@@ -67,14 +67,14 @@ def require_shared_memory(needed: int, processes: int) -> None:
 
 
 def free_shared_memory() -> float:
-    """Bytes of shared memory that are free; infinite where the system does not say."""
+    """Free bytes of shared memory; infinite if unknown."""
     if not SHARED_MEMORY.is_dir():
         return math.inf
     return shutil.disk_usage(SHARED_MEMORY).free
 
 
 def require_disk(folder: Path, checkpoint: int) -> None:
-    """Raise UserError where the disk has no room for a checkpoint.
+    """Raise UserError if the disk has no room for a checkpoint.
 
     Args:
         folder: of the run.

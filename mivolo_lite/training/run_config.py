@@ -1,4 +1,4 @@
-"""The options of a run, typed, and written back as YAML."""
+"""The typed options of a run, and their YAML."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from mivolo_lite.training.options import TrainConfig
 from mivolo_lite.yaml_file import read_yaml_file
 
 _OF_OPTIMIZER = "optim.options."
-"""The prefix of options that a configuration has only where they are set."""
+"""The prefix of options that a configuration has only if they are set."""
 
 _PLACES = ("run", "init_from", "data.train", "data.val", "data.exclude", "data.cache.", "optim.teachers")
-"""The beginnings of names of options that may differ between nodes, each of which has its own disks."""
+"""Prefixes of options that may differ between nodes, since each has its own disks."""
 
 
 @dataclass(kw_only=True)
@@ -53,24 +53,24 @@ class RunConfig:
 
     @property
     def parents(self) -> list[str]:
-        """The checkpoints that the run learns from: what it begins with, and its teachers."""
+        """The checkpoints that the run learns from: its initial weights, and its teachers."""
         return [parent for parent in (self.init_from, *self.optim.teachers) if parent]
 
 
 def dump_run_config(config: RunConfig) -> str:
-    """The resolved configuration as YAML that ``--config`` reads, without the credentials of URLs."""
+    """The resolved configuration as YAML for ``--config``, without the credentials of URLs."""
     return without_credentials(yaml.safe_dump(named_options(config), sort_keys=False))
 
 
 def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Where a configuration differs from that of an earlier start: an option's value then and now, by its name.
+    """The options that differ from an earlier start's, by name: their values then and now.
 
-    An option that only one of them has is of another version, or of a model or a method that differs itself; but an
-    optimizer's own option is None where it is not set.
+    Options of only one of the two belong to another version, model or method, and are left out. But an optimizer's own
+    option counts as None if it is not set.
 
     Args:
-        path: what ``dump_run_config`` made then; without it, or where it is damaged, nothing is known to differ.
-        config: now. Its folder and ``resume`` do not count.
+        path: from ``dump_run_config`` then; if it is missing or damaged, the result is empty.
+        config: now. Its folder and ``resume`` are not compared.
     """
     try:
         then = flat_options(read_yaml_file(path, "--run"))
@@ -86,18 +86,18 @@ def changed_options(path: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]
 
 
 def shared_options(config: RunConfig) -> dict[str, Any]:
-    """The options that all ranks must have alike, by their names: all but where each finds its files and weights."""
+    """The options that must be equal on all ranks, by name: all except the paths of files and weights."""
     options = _options_of(config).items()
     return {name: value for name, value in options if not (name.startswith(_PLACES) or name.endswith("weights"))}
 
 
 def _options_of(config: RunConfig) -> dict[str, Any]:
-    """All options of a run by their dotted names, as its file has them."""
+    """All options of a run by their dotted names, as in its file."""
     return flat_options(yaml.safe_load(dump_run_config(config)))
 
 
 def named_options(value: Any) -> Any:
-    """A configuration, or a part of it, as plain values: of a model or a method its name first, then its options."""
+    """A configuration or a part of it as plain values. For a model or a method its name comes first."""
     if is_dataclass(value):
         names = sorted((option.name for option in fields(value)), key=lambda name: name != "name")
         return {name: named_options(getattr(value, name)) for name in names}

@@ -23,7 +23,7 @@ _RUN_FILES = {
     "tensorboard", "trackers.json", "wandb", "mlruns", "find-lr",
     "profile", f"{RUN_FILE}.partial", f"{LOG_FILE}.partial", "metrics.partial", "seen.partial",
 }  # fmt: skip
-"""Files that a run writes into its folder."""
+"""Names of the files that a run writes into its folder."""
 
 
 class RunFolder:
@@ -46,10 +46,10 @@ class RunFolder:
         self._locked: TextIO | None = None
 
     def begin(self, resume: str) -> None:
-        """Make the folder, on one rank alone, and keep other jobs out of it while this process lives.
+        """Create the folder, on one rank only, and lock out other jobs while this process lives.
 
         Raises:
-            UserError: it holds a run already and ``resume`` is not ``auto``, or another job is at work in it.
+            UserError: it holds a run and ``resume`` is not ``auto``, or another job is using it.
         """
         if resume != "auto" and self._is_occupied():
             raise UserError(
@@ -65,12 +65,12 @@ class RunFolder:
                 os.rename(self._old_best, self.best)
 
     def save_config(self, config_yaml: str) -> None:
-        """Write the configuration of a run that is about to train: one that cannot resume leaves what it resumed."""
+        """Write the configuration of a run that is about to train. A run that cannot resume keeps the earlier one."""
         with explain_write_errors(self.path, "choose another --run, or mend the disk"):
             write_text(self.config, config_yaml)
 
     def _is_occupied(self) -> bool:
-        """Whether the folder holds a checkpoint or best weights of a run, or files that no run wrote."""
+        """Whether the folder holds a run's checkpoint or best weights, or other files than a run's."""
         if not self.path.exists():
             return False
         if not self.path.is_dir():
@@ -80,14 +80,14 @@ class RunFolder:
         return bool(foreign or saved or self.best.exists() or self._old_best.exists())
 
     def _clear_failed_start(self) -> None:
-        """Remove what a run that never saved left: its log, also in a tracker, would be mistaken for this one's."""
+        """Remove files of a run that never saved: its log, also in a tracker, would be taken for this run's."""
         for path in (self.metrics, self.broken, self.path / "trackers.json"):
             path.unlink(missing_ok=True)
         for folder in (self.path / "tensorboard", self.profile, self.path / "best.partial"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def save_best(self, estimator: Estimator, weights: dict) -> None:
-        """Put the best weights where inference finds them, by renaming, so that there is always a complete set."""
+        """Replace the best weights by renaming, so that there is always a complete set."""
         partial = self.path / "best.partial"
         for leftover in (partial, self._old_best):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -111,7 +111,7 @@ class RunFolder:
         """Log that the run starts or resumes, after ``cut_log``.
 
         Returns:
-            When it was started first, in seconds since 1970, and the seconds in its steps that the log still has.
+            The time of its first start in seconds since 1970, and the seconds spent in the steps of the remaining log.
         """
         self.log({"kind": "start", "step": step, "total_steps": total_steps, "time": time.time()})
         records = list(read_records(self.metrics))
@@ -134,7 +134,7 @@ class RunFolder:
             evaluated: whether the evaluation after that step stays as well.
 
         Returns:
-            How many lines were no records. One that a killed job left unfinished is expected, and not counted.
+            The number of lines that were no records, without one that a killed job left unfinished.
         """
         if not self.metrics.exists():
             return 0
@@ -151,7 +151,7 @@ class RunFolder:
                 file.write(to_line(record))
 
     def _lock_folder(self) -> None:
-        """Lock a file until this process ends, however it ends: nothing stale is left to be judged by its age."""
+        """Lock a file until this process ends for any reason: a stale lock never remains."""
         locked = self._locked = open(self.lock, "a+", encoding="utf-8")
         end = time.monotonic() + _LOCK_PATIENCE
         while not try_lock(locked):
@@ -168,7 +168,7 @@ class RunFolder:
 
 
 def _is_kept(record: dict[str, Any], step: int, evaluated: bool) -> bool:
-    """Whether a line of the log stays where a run resumes after this step."""
+    """Whether a line of the log stays if a run resumes after this step."""
     kind, logged = record.get("kind"), record.get("step")
     if not isinstance(logged, int):
         return False

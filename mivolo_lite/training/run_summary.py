@@ -1,4 +1,4 @@
-"""What a run's log says of it: its best error, how far it came, how fast and how steadily."""
+"""A summary of a run from its log: best error, progress, speed and restarts."""
 
 from pathlib import Path
 from statistics import median
@@ -9,7 +9,7 @@ from mivolo_lite.training.json_lines import LOG_FILE, read_records
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run in a folder, and those in its folders, as ``seeds`` makes; the folder itself where there is none."""
+    """The run in a folder, and those in its subfolders, as from ``seeds``; the folder itself if there is none."""
     inner = sorted(log.parent for log in folder.glob(f"*/{LOG_FILE}"))
     return [folder, *inner] if (folder / LOG_FILE).is_file() else inner or [folder]
 
@@ -19,11 +19,11 @@ def summarise(run: Path | str) -> dict[str, Any]:
 
     Returns:
         ``run``, ``complete``, ``step`` and ``total_steps``, ``epoch``; ``best_error`` (the MAE in years, or 1 minus the
-        accuracy where no age is known or learnt) with ``best_mae``, ``best_step``, ``best_epoch`` and ``best_weights``,
+        accuracy if no age is known or learnt) with ``best_mae``, ``best_step``, ``best_epoch`` and ``best_weights``,
         the folder;
         ``samples_per_second`` and ``wait`` (medians over the lines of the log) and ``mfu``; ``restarts``; ``goodput``,
-        the time in steps that are not lost over the time since the first start, until the last line. None for what the
-        log does not say, as that of an earlier version.
+        the time in steps that are not lost divided by the time from the first start to the last line. None for values
+        that the log lacks, as in earlier versions.
 
     Raises:
         UserError: there is no run, or it has logged nothing.
@@ -54,8 +54,8 @@ def summarise(run: Path | str) -> dict[str, Any]:
 
 
 def best_evaluation(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """The evaluation that gave the weights in ``best``; in logs of earlier versions the lowest MAE, the latest of
-    equals. Empty where there is none."""
+    """The evaluation of the weights in ``best``; in logs of earlier versions the latest with the lowest MAE. Empty if
+    there is none."""
     chosen = [record for record in evaluations if record.get("best")]
     if chosen:
         return chosen[-1]
@@ -64,7 +64,7 @@ def best_evaluation(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def in_lines(summary: dict[str, Any]) -> str:
-    """The summary for people, a line for each thing that is known."""
+    """The summary as text, with a line for each known value."""
     total = f" of {summary['total_steps']}" if summary["total_steps"] else ""
     lines = {
         "run": summary["run"] + (", complete" if summary["complete"] else ""),
@@ -82,7 +82,7 @@ def in_lines(summary: dict[str, Any]) -> str:
 
 
 def error_in_words(error: float, is_mae: bool) -> str:
-    """The error by which training keeps the best weights, with its unit; see ``validation_error``."""
+    """The error by which training selects the best weights, with its unit; see ``validation_error``."""
     return f"{error:.4g} years" if is_mae else f"{error:.1%} of answers wrong"
 
 
@@ -104,7 +104,7 @@ def _median(records: list[dict[str, Any]], name: str) -> float | None:
 
 
 def _number(record: dict[str, Any], name: str) -> float | None:
-    """A number of a record; None where it has none, as the log of another program."""
+    """A number of a record; None if it has none, as in another program's log."""
     value = record.get(name)
     return value if isinstance(value, int | float) else None
 

@@ -1,13 +1,13 @@
-"""When a run saves: every so many steps, or when so many minutes passed."""
+"""When a run saves: after a number of steps or minutes."""
 
 import time
 
 
 class SaveSchedule:
-    """Says when a checkpoint is due, as ``train.save_every`` asks.
+    """Decides when a checkpoint is due, by ``train.save_every``.
 
-    Ranks' clocks differ, so the main process alone asks for a save by its clock, once; the others learn of it with the
-    flag of a preemption (``own_flags``).
+    Ranks' clocks differ, so only the main process requests a save by its clock, once. The others learn of it with the
+    preemption flags (``own_flags``).
 
     Args:
         every: steps, or minutes as in ``10min``.
@@ -23,11 +23,11 @@ class SaveSchedule:
         return self._steps is not None and step % self._steps == 0
 
     def asks(self) -> bool:
-        """Whether the minutes passed since the latest save, True once until the next one."""
+        """Whether the minutes since the latest save have passed; True only once until the next save."""
         asks = self._seconds is not None and not self._asked and time.monotonic() - self._saved >= self._seconds
         self._asked = self._asked or asks
         return asks
 
     def saved(self) -> None:
-        """A checkpoint was saved."""
+        """To be called after a checkpoint was saved."""
         self._saved, self._asked = time.monotonic(), False

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the samples seen, and of the plateaus met: the world size does not matter."""
+"""The learning rate as a function of the samples seen and of the plateaus, independent of the world size."""
 
 import math
 from bisect import bisect_right
@@ -16,7 +16,7 @@ _FALLING: dict[Schedule, Callable[[float, OptimConfig], float]] = {
     # Hsueh et al., "Stochastic gradient descent with hyperbolic-tangent decay", WACV 2019, with timm's bounds
     "tanh": lambda share, config: (1 - math.tanh(-7 * (1 - share) + 3 * share)) / 2,
 }
-"""What is left of the way from ``lr`` down to ``min_lr`` after a share of the steps, by schedule."""
+"""The remaining share of the way from ``lr`` down to ``min_lr`` after a share of the steps, by schedule."""
 
 _DECAYING: dict[Schedule, Callable[[float, int, OptimConfig], float]] = {
     "step": lambda epoch, plateaus, config: config.decay_rate ** (epoch // config.decay_epochs),
@@ -26,12 +26,11 @@ _DECAYING: dict[Schedule, Callable[[float, int, OptimConfig], float]] = {
     "plateau": lambda epoch, plateaus, config: config.decay_rate**plateaus,
     "constant": lambda epoch, plateaus, config: 1.0,
 }
-"""The factor of ``lr`` after so many passes over the data, the warm-up's included, and so many plateaus, by
-schedule."""
+"""The factor of ``lr`` after a number of passes over the data (the warm-up included) and of plateaus, by schedule."""
 
 
 def meets_plateau(stale: int, config: OptimConfig) -> bool:
-    """Whether the latest evaluation ends another plateau, as ``ReduceLROnPlateau`` has it.
+    """Whether the latest evaluation ends another plateau, as defined by ``ReduceLROnPlateau``.
 
     Args:
         stale: evaluations since the best one.
@@ -43,14 +42,13 @@ def meets_plateau(stale: int, config: OptimConfig) -> bool:
 def learning_rate(
     step: float, total_steps: float, steps_per_epoch: float, config: OptimConfig, plateaus: int = 0
 ) -> float:
-    """Linear warm-up, then the course that ``optim.schedule`` names, not below ``min_lr``; ``swa_lr`` from
-    ``swa_start`` on.
+    """Linear warm-up, then ``optim.schedule``, not below ``min_lr``; ``swa_lr`` from ``swa_start`` on.
 
     Args:
-        step: steps of the present global batch that the samples seen are.
+        step: the samples seen, in steps of the current global batch.
         total_steps, steps_per_epoch: of the run.
         config: options.
-        plateaus: met so far.
+        plateaus: number of plateaus so far.
     """
     if config.swa_lr is not None and config.swa_start is not None and step >= config.swa_start * steps_per_epoch:
         return config.swa_lr
@@ -66,6 +64,6 @@ def learning_rate(
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float, frozen: bool = False) -> None:
-    """The learning rate of every group: its share of ``lr``, and 0 for what is frozen now."""
+    """Set the learning rate of every group: its share of ``lr``, and 0 for frozen parameters."""
     for group in optimizer.param_groups:
         group["lr"] = 0.0 if frozen and group["can_freeze"] else lr * group["lr_scale"]

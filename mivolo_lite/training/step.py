@@ -1,4 +1,4 @@
-"""One optimizer step: the same number is minimised by 1 process and by 64."""
+"""One optimizer step, with the same objective for 1 process and for 64."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -31,14 +31,14 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did.
+    """The results of a step.
 
     Attributes:
         losses: (3 + tasks,) this rank's share of the mean losses over all ranks: of age, gender, each task, and the
             distance to the teachers' answers, 0 without teachers.
         grad_norm: of the gradient, before clipping.
-        should_stop: whether any rank had been preempted when the step began; the same on all of them.
-        save_asked: whether the main process asked for a checkpoint then.
+        should_stop: whether any rank had been preempted when the step began; equal on all ranks.
+        save_asked: whether the main process requested a checkpoint then.
     """
 
     losses: Tensor
@@ -50,20 +50,20 @@ class StepResult:
 class OptimizerStep:
     """Forward, backward and update over one global batch.
 
-    Losses are divided by the number of known labels over all ranks and micro-batches, so neither the world size, nor
-    the accumulation, nor where the unknown labels fall changes the objective. They are divided by that number also
-    where samples have weights: the weights' mean over the training set is 1, so the mean gradient is that of the
-    weighted training set. Divided by a batch's own sum of weights, a rare sample would count less the more of its kind
-    are beside it. The age loss is divided by its method's ``loss_unit``, so that it pulls like the others.
+    Losses are divided by the number of known labels over all ranks and micro-batches. So the world size, the
+    accumulation and the positions of unknown labels do not change the objective. Samples' weights do not change the
+    divisor: their mean over the training set is 1, so the mean gradient is that of the weighted training set. If it
+    were a batch's sum of weights, rare samples would weigh less in batches with more of them. The age loss is divided
+    by its method's ``loss_unit``, so that its scale is that of the others.
 
     Args:
         engine: carries out backward, clipping and update.
         optim: the weights of the losses.
-        seed: of dropout and drop path, which are sampled anew from (seed, step, rank), so that resuming needs no state.
-        weights: (N,) how much each sample of the training set counts, in all its losses; None for all alike.
-        dro: also weighs the age losses, by what the steps before this one saw: a micro-batch's weights must be known
-            before its backward pass.
-        teachers: whose answers to the images are learnt in addition to the labels, also where labels are unknown; the
+        seed: of dropout and drop path, which are sampled by (seed, step, rank), so that resuming needs no state.
+        weights: (N,) of the training samples, in all their losses; None if all are equal.
+        dro: also weighs the age losses, by those of earlier steps, since a micro-batch's weights must be known before
+            its backward pass.
+        teachers: whose answers to the images are learnt in addition to the labels, also if labels are unknown; the
             distance to their answers is a mean over all samples.
     """
 
@@ -83,15 +83,15 @@ class OptimizerStep:
         self.statistics = batch_statistics(engine.estimator) if self.accelerator.num_processes > 1 else []
 
     def __call__(self, batches: Sequence[Batch], step: int, save: bool = False) -> StepResult:
-        """Learn from this rank's micro-batches of optimizer step number ``step``.
+        """Train on this rank's micro-batches of optimizer step ``step``.
 
         Args:
-            batches: equally many on all ranks.
+            batches: the same number on all ranks.
             step: counted from 0.
-            save: whether this rank asks for a checkpoint.
+            save: whether this rank requests a checkpoint.
 
         Raises:
-            Diverged: the loss or its gradient is not finite, on all ranks alike. The weights did not take the step.
+            Diverged: the loss or its gradient is not finite; on all ranks. The weights are unchanged.
         """
         torch.manual_seed(seed_of(self.seed, step, self.accelerator.process_index))
         known, flags = self._known_labels(batches, save)
@@ -116,9 +116,9 @@ class OptimizerStep:
         self._set_statistics(statistics)
         if self.dro is not None:
             self.dro.update(subgroups)
-        age = AgeRange.concatenate([batch.age for batch in batches])  # of a mixed image, the larger part's
+        age = AgeRange.concatenate([batch.age for batch in batches])  # for a mixed image, the larger part's
         self.method.refit(torch.cat(outputs), age, torch.cat([batch.sample for batch in batches]))
-        # The update has waited for the step's work on the GPU, and the flags were copied long before that.
+        # The update has waited for the GPU's work of this step, and the flags were copied long before.
         return StepResult(total, grad_norm, *map(bool, flags))
 
     def mean_losses(self, results: Sequence[StepResult]) -> dict[str, float]:
@@ -136,7 +136,7 @@ class OptimizerStep:
         return age / self.method.loss_unit + self.optim.gender_weight * gender + weighted
 
     def _update(self, step: int, finite: Tensor) -> Tensor | float:
-        """Change the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""
+        """Update the weights, unless a loss of any rank or the gradient is not finite. Returns the gradient's norm."""
         grad_norm, taken = self.engine.update(finite)
         if not taken:
             raise Diverged(
@@ -152,7 +152,7 @@ class OptimizerStep:
         Args:
             output: of the model.
             batch: the labels.
-            share: (B,) of each sample's labels, where others are learnt of the same image; 1 for all of it.
+            share: (B,) weight of each sample's labels if images are mixed; otherwise 1.
         """
         weight = share if self.weights is None else share * self.weights[batch.sample]
         age = _masked_sum(weight * self._age_loss(output["age"], batch, share), batch.age.known)
@@ -162,9 +162,9 @@ class OptimizerStep:
         return torch.stack([age, gender, *(_task_loss(task, output, batch, weight) for task in self.tasks)])
 
     def _age_loss(self, output: Tensor, batch: Batch, share: Tensor | float) -> Tensor:
-        """(B,) losses of the method, weighted by the samples' subgroups where there is a ``dro``."""
+        """(B,) losses of the method, weighted by the samples' subgroups if there is a ``dro``."""
         loss = self.method.loss(output, batch.age)
-        if loss.shape != batch.age.known.shape:  # it would be broadcast
+        if loss.shape != batch.age.known.shape:  # it would broadcast
             raise interface_error(
                 f"{type(self.method).__name__}.loss gives {tuple(loss.shape)} for {len(batch)} samples; give "
                 f"({len(batch)},), one loss a sample, without a mean"
@@ -175,7 +175,7 @@ class OptimizerStep:
         return self.dro.factor(batch.sample) * loss
 
     def _teacher_loss(self, output: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The sum over the samples that the model and a teacher see."""
+        """The sum over the samples that both the model and a teacher see."""
         if self.teachers is None:
             return torch.zeros((), device=self.accelerator.device)
         with self.engine.autocast():
@@ -184,11 +184,11 @@ class OptimizerStep:
         return _masked_sum(loss, batch.seen(self.teachers.student.inputs) & answers.seen.any(0))
 
     def _known_labels(self, batches: Sequence[Batch], save: bool) -> tuple[Tensor, Tensor]:
-        """What must be known before the first backward pass: the only reduce that a step waits for.
+        """Reduce the values needed before the first backward pass. A step waits for no other reduce before it.
 
         Returns:
-            (2 + tasks,) how many ages, genders and labels of each task the whole step knows, at least 1 each; and (2,)
-            how many ranks were preempted and how many asked for a checkpoint, on their way to the host.
+            (2 + tasks,) numbers of known ages, genders and labels of each task in the whole step, at least 1 each; and
+            (2,) numbers of ranks that were preempted and that requested a checkpoint, being copied to the host.
         """
         masks = [
             [batch.age.known, batch.gender_known, *(batch.tasks[task.name].known for task in self.tasks)]
@@ -199,10 +199,10 @@ class OptimizerStep:
         return total[:-2].clamp(min=1), total[-2:].to("cpu", non_blocking=total.is_cuda)
 
     def _start_reduce(self, losses: Tensor) -> FlatReduce:
-        """Start to add up what ranks share in addition to the gradient; it overlaps with the last backward pass.
+        """Start to sum what ranks share in addition to the gradient, overlapping with the last backward pass.
 
-        Whether all losses are finite, the losses of subgroups, and running statistics: DDP would broadcast rank 0's,
-        the other engines none.
+        These are whether all losses are finite, the losses of subgroups, and running statistics: DDP would broadcast
+        those of rank 0, the other engines none.
         """
         subgroups = losses.new_empty(0) if self.dro is None else self.dro.sums
         finite = torch.isfinite(losses).all().float()
@@ -210,13 +210,13 @@ class OptimizerStep:
 
     @torch.no_grad()
     def _set_statistics(self, sums: list[Tensor]) -> None:
-        """Give every rank the mean of all ranks' running statistics."""
+        """Set the running statistics of every rank to the mean over all ranks."""
         if sums:
             torch._foreach_copy_(self.statistics, torch._foreach_div(sums, self.accelerator.num_processes))
 
 
 def batch_statistics(module: nn.Module) -> list[Tensor]:
-    """Running means and variances that every rank gathers from its own samples."""
+    """Running means and variances that every rank computes from its own samples."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     own = [layer for layer in layers if layer.track_running_stats and not isinstance(layer, nn.SyncBatchNorm)]
     pairs = ((layer.running_mean, layer.running_var) for layer in own)
@@ -230,5 +230,5 @@ def _task_loss(task: Task, output: dict[str, Tensor], batch: Batch, weight: Tens
 
 
 def _masked_sum(loss: Tensor, known: Tensor) -> Tensor:
-    # torch.where, not a product: nothing that an unknown label gives may reach the gradient.
+    # torch.where instead of a product: no output of an unknown label may reach the gradient.
     return torch.where(known, loss, 0.0).sum()

@@ -1,4 +1,4 @@
-"""A torch profiler trace of some optimizer steps: what the CPU and the GPU did, and when."""
+"""A torch profiler trace of some optimizer steps: the CPU's and GPU's work over time."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from mivolo_lite.files import explain_write_errors
 from mivolo_lite.training.logger import RunLogger
 
 SKIPPED = 3
-"""Steps before the trace: in these loaders start and cudnn chooses its algorithms."""
+"""Steps before the trace, in which loaders start and cudnn selects its algorithms."""
 WARM_UP = 2
 """Steps after these in which the profiler runs and its records are dropped."""
 _FILE = "trace.json.gz"
 
 
 class StepTrace:
-    """Traces ``steps`` optimizer steps of the main process, once those of ``SKIPPED`` and ``WARM_UP`` are done.
+    """Traces ``steps`` optimizer steps of the main process, after ``SKIPPED`` and ``WARM_UP``.
 
     Args:
         steps: to trace; 0 for none.
         folder: gets the trace.
-        logger: logs where it is.
+        logger: logs its path.
     """
 
     def __init__(self, steps: int, folder: Path, logger: RunLogger):
@@ -34,7 +34,7 @@ class StepTrace:
             self._profiler.start()
 
     def step(self) -> None:
-        """One more optimizer step is done."""
+        """To be called after each step."""
         if self._profiler is None:
             return
         self._profiler.step()
@@ -44,7 +44,7 @@ class StepTrace:
             self._profiler = None
 
     def close(self) -> None:
-        """The run ends: what was traced until now is written."""
+        """Write the trace so far at the end of the run."""
         if self._profiler is not None:
             self._profiler.stop()
             self._profiler = None

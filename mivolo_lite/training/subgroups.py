@@ -9,19 +9,19 @@ from mivolo_lite.labels import GENDERS, NO_CODE
 from mivolo_lite.shards.index import ShardIndex
 
 By = Literal["none", "age", "gender", "group", "age_gender", "age_group"]
-"""The labels that tell subgroups apart; ``group`` is the samples' own."""
+"""The labels that define subgroups; ``group`` is a label of the samples."""
 
 UNKNOWN = -1
 
 
 def frequencies(indexes: Sequence[ShardIndex], weights: Sequence[float]) -> np.ndarray:
-    """(N,) how often the samples of several data sets come, 1 on average: a set of more weight has more passes."""
+    """(N,) how often the samples of several data sets are used, 1 on average: larger weights mean more passes."""
     sizes = np.array([len(index) for index in indexes])
     return np.repeat(np.array(weights) * sizes.sum() / (sum(weights) * sizes), sizes)
 
 
 def label_codes(columns: Mapping[str, np.ndarray], label: str) -> np.ndarray:
-    """(N,) int64 ages in whole years (of a range its middle), or codes of genders or groups; ``UNKNOWN`` otherwise."""
+    """(N,) int64 ages in whole years (the middle of a range), or codes of genders or groups; otherwise ``UNKNOWN``."""
     if label == "age":
         middle = (columns["age_lo"] + columns["age_hi"]) / 2
         return np.where(np.isnan(middle), UNKNOWN, np.rint(np.nan_to_num(middle))).astype(np.int64)
@@ -32,15 +32,15 @@ def label_codes(columns: Mapping[str, np.ndarray], label: str) -> np.ndarray:
 def subgroups_of(
     columns: Mapping[str, np.ndarray], groups: Sequence[str], by: By, fewest: int = 1
 ) -> tuple[np.ndarray, list[str]]:
-    """The subgroup of every sample, ages in ten-year bins.
+    """The subgroup of every sample, with ages in ten-year bins.
 
     Args:
-        columns, groups: as ``concat_labels`` gives them.
-        by: what tells the subgroups apart.
-        fewest: samples that make a subgroup; those of smaller ones are of none.
+        columns, groups: as from ``concat_labels``.
+        by: the labels that define the subgroups.
+        fewest: samples that make a subgroup; those of smaller ones are in none.
 
     Returns:
-        (N,) int64 index of each sample's subgroup among the names, or ``UNKNOWN``; and the names, as in ``20-29
+        (N,) int64 index of each sample's subgroup in the names, or ``UNKNOWN``; and the names, such as ``20-29
         Asian``.
     """
     labels = by.split("_")

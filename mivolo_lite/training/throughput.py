@@ -1,4 +1,4 @@
-"""How fast a run trains: samples a second, what it waits for, how much of the GPU it uses, how long it will take."""
+"""The speed of training: samples per second, waiting for data, GPU utilisation, remaining time."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ from mivolo_lite.training.flops import ModelFlops
 
 
 class Throughput:
-    """Measures the intervals between two lines of the log, and how much of the run's whole time is spent in steps.
+    """Measures the intervals between two lines of the log, and the share of the run's time that is spent in steps.
 
-    Evaluating and saving are no steps, and do not count.
+    Evaluating and saving are not counted as steps.
 
     Args:
-        first_start: of the run, in seconds since 1970; now where it starts.
-        step_seconds: in steps before this start, of those steps that are not lost.
-        flops: of the model, where the GPU's peak is known.
+        first_start: of the run, in seconds since 1970; by default now.
+        step_seconds: in the steps before this start, without lost ones.
+        flops: of the model, if the GPU's peak is known.
     """
 
     def __init__(self, first_start: float | None = None, step_seconds: float = 0.0, flops: ModelFlops | None = None):
@@ -35,7 +35,7 @@ class Throughput:
 
     @contextmanager
     def spent(self, activity: Literal["evaluating or saving", "waiting"]) -> Iterator[None]:
-        """Count the time as this; ``waiting`` is for the rank's loader."""
+        """Count the time as this activity; ``waiting`` is for the rank's loader."""
         begun = time.monotonic()
         try:
             yield
@@ -48,13 +48,13 @@ class Throughput:
             self._operations += sum(map(self._flops.of, batches))
 
     def total(self) -> dict[str, float]:
-        """``step_seconds``, of the run without what was lost, and ``goodput``, their share of the time since its first
+        """``step_seconds`` of the run, without lost steps, and ``goodput``, their share of the time since its first
         start."""
         seconds = self._earlier + self._in_steps()
         return {"step_seconds": seconds, "goodput": seconds / max(time.time() - self._first_start, seconds, 1e-9)}
 
     def interval(self, steps: int, samples: int, steps_left: int, accelerator: Accelerator) -> dict[str, Any]:
-        """Measurements since this was called last. All ranks must call it.
+        """Measurements since the last call. All ranks must call it.
 
         Args:
             steps, samples: of all ranks, in the interval.
@@ -62,10 +62,10 @@ class Throughput:
             accelerator: joins the ranks.
 
         Returns:
-            ``samples_per_second``; ``wait``, the share of the time that the rank waited for its loader which waited
-            most, and with several ``slowest_loader``, that rank; ``memory_gib``, the most that the main process had on
-            its GPU, or without one in memory; ``mfu``, the share of the GPUs' peak, where it is known; ``elapsed`` and
-            ``left``, in seconds; and what ``total`` returns.
+            ``samples_per_second``; ``wait``, the largest share of the time that a rank waited for its loader, and with
+            several ranks ``slowest_loader``, that rank; ``memory_gib``, the main process's peak memory in GiB, on its
+            GPU if it has one; ``mfu``, the share of the GPUs' peak, if it is known; ``elapsed`` and ``left``, in
+            seconds; and the values of ``total``.
         """
         now = (self._in_steps(), self._spent["waiting"], self._operations)
         seconds, waited, operations = (new - old for new, old in zip(now, self._previous, strict=True))
@@ -89,7 +89,7 @@ class Throughput:
 
 
 def in_words(measured: dict[str, Any], times: bool = True) -> str:
-    """As in ``0:03:12, 0:00:17 left, 41/s, wait 3%, 9.1 GiB, 38% of peak``; or from the speed on, without ``times``."""
+    """As in ``0:03:12, 0:00:17 left, 41/s, wait 3%, 9.1 GiB, 38% of peak``; without ``times`` from the speed on."""
     speed = f"{measured['samples_per_second']:.3g}/s, wait {measured['wait']:.0%}, {measured['memory_gib']:.1f} GiB"
     if "mfu" in measured:
         speed += f", {measured['mfu']:.0%} of peak"

@@ -1,6 +1,6 @@
 """Experiment trackers through Accelerate: TensorBoard, Weights & Biases and MLflow get what ``metrics.jsonl`` gets.
 
-A run that resumes is one run of the tracker: its name there is kept in the run's folder.
+A resumed run continues the same run of the tracker, whose id is kept in the run's folder.
 """
 
 import json
@@ -18,15 +18,15 @@ from mivolo_lite.files import write_text
 from mivolo_lite.option_values import flat_options
 
 TrackerName = Literal["auto", "tensorboard", "wandb", "mlflow"]
-"""``auto`` is TensorBoard where that is installed."""
+"""``auto`` is TensorBoard if that is installed."""
 
 TRACKERS_FILE = "trackers.json"
-"""In the run's folder: the run's id by the tracker's name."""
+"""File in the run's folder: the run's id for each tracker's name."""
 _PROJECT = "mivolo_lite"
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
-    """Raise UserError where a tracker is not installed."""
+    """Raise UserError if a tracker is not installed."""
     for name in names:
         if name != "auto" and find_spec(name) is None:
             raise UserError(f"train.trackers: {name} is not installed; pip install {name}")
@@ -35,16 +35,16 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
 def start_trackers(
     names: Sequence[TrackerName], run: Path, config: dict[str, Any], first_step: int
 ) -> list[GeneralTracker]:
-    """Start trackers on the main process. They are closed by ``finish()``.
+    """Start trackers on the main process. ``finish()`` closes them.
 
     Args:
         names: of the trackers.
         run: the run's folder.
         config: the run's configuration, for the tracker's page.
-        first_step: where the run starts or resumes: TensorBoard drops what a killed run logged after its checkpoint.
+        first_step: at which the run starts or resumes: TensorBoard drops a killed run's later values.
 
     Raises:
-        UserError: a tracker does not start, as without a login.
+        UserError: a tracker does not start, for example without a login.
     """
     installed = [name for name in names if name != "auto"]
     if "auto" in names and find_spec("tensorboard") is not None:
@@ -55,7 +55,7 @@ def start_trackers(
             tracker = _START[name](run, ids, first_step)
             if name != "tensorboard":  # it would write a second run for its table of hyperparameters
                 _store_options(tracker, flat_options(config))
-        except Exception as error:  # of the tracker's own client: no login, no network, a damaged folder
+        except Exception as error:  # of the tracker's client: no login, no network, a damaged folder
             raise UserError(f"train.trackers: {name} does not start: {first_line(error)}{_advice(name)}") from None
         trackers.append(tracker)
     if ids:
@@ -64,14 +64,14 @@ def start_trackers(
 
 
 def _advice(name: str) -> str:
-    """What to do where MLflow was given no address: mlflow-skinny, of the extra ``trackers``, has no database."""
+    """The remedy if MLflow has no address: mlflow-skinny, of the extra ``trackers``, has no database."""
     if name != "mlflow" or os.environ.get("MLFLOW_TRACKING_URI"):
         return ""
     return "; give a server's address as MLFLOW_TRACKING_URI, or pip install mlflow, which has a database"
 
 
 def _store_options(tracker: GeneralTracker, options: dict[str, Any]) -> None:
-    """Give a tracker the run's options. MLflow takes no second value of an option that has changed: it gets a tag."""
+    """Send the run's options to a tracker. MLflow rejects a second value of an option, so a changed one is a tag."""
     if isinstance(tracker, MLflowTracker):
         import mlflow
 
@@ -104,13 +104,13 @@ def _start_mlflow(run: Path, ids: dict[str, str], first_step: int) -> GeneralTra
 
 
 def tracked_run(checkpoint: Path) -> Path:
-    """The run of a checkpoint, if Weights & Biases or MLflow tracked it. TensorBoard takes no files.
+    """The run of a checkpoint, if Weights & Biases or MLflow tracked it. TensorBoard accepts no files.
 
     Args:
-        checkpoint: a run's folder, or one of its ``best`` or checkpoints.
+        checkpoint: a run's folder, its ``best``, or one of its checkpoints.
 
     Raises:
-        UserError: it lies in no such run.
+        UserError: it is not in such a run.
     """
     for folder in (checkpoint, *checkpoint.parents[:2]):
         if _read_ids(folder):
@@ -119,17 +119,17 @@ def tracked_run(checkpoint: Path) -> Path:
 
 
 def log_report(run: Path, report: Path) -> list[str]:
-    """Give the trackers of a run the files of an evaluation, as an artifact.
+    """Send the files of an evaluation to the trackers of a run, as an artifact.
 
     Args:
-        run: as ``tracked_run`` gives it.
-        report: the folder that ``evaluate`` wrote.
+        run: from ``tracked_run``.
+        report: the output folder of ``evaluate``.
 
     Returns:
         Names of the trackers.
 
     Raises:
-        UserError: one refuses.
+        UserError: a tracker rejects them.
     """
     ids = _read_ids(run)
     for name in ids:

@@ -1,4 +1,4 @@
-"""Where a run stands, as a checkpoint keeps it."""
+"""The state of a run in a checkpoint."""
 
 import math
 from collections.abc import Mapping
@@ -11,23 +11,24 @@ from mivolo_lite.loading.order import ORDER_VERSION
 
 @dataclass
 class TrainState:
-    """Where a run stands. The stream's whole state is ``samples_seen``.
+    """The state of a run. ``samples_seen`` is the whole state of the stream.
 
     The learning rate is a function of the step and of ``plateaus``, and every random number of (seed, step, rank) or
-    (seed, epoch, sample): neither has a state of its own.
+    (seed, epoch, sample), so neither has a state.
 
     Attributes:
-        digest, seed, window_blocks, block_samples, order_version: name the stream; a checkpoint resumes with no other.
+        digest, seed, window_blocks, block_samples, order_version: identify the stream; a checkpoint resumes only with
+            the same.
         step: optimizer steps done.
         samples_seen: samples of the stream that those steps used.
-        best_mae: lowest ``validation_error`` so far: MAE in years, where ages are known.
-        subgroups: logarithmic weights of subgroups, where the run has them.
-        val_digest: names the data that ``best_mae`` was measured on; empty before that.
+        best_mae: lowest ``validation_error`` so far: MAE in years, if ages are known.
+        subgroups: log weights of the subgroups, if the run has them.
+        val_digest: of the data for ``best_mae``; empty before the first evaluation.
         evaluated: the last step whose weights were evaluated.
         stale: evaluations since the best one.
-        plateaus: how often the learning rate fell since no new best came.
-        optimizer: whose state is in the checkpoint.
-        averaged: how many weights are in its stochastic average.
+        plateaus: number of plateaus so far.
+        optimizer: the name of the checkpoint's optimizer.
+        averaged: the number of weights in its stochastic average.
     """
 
     digest: str
@@ -47,7 +48,7 @@ class TrainState:
     averaged: int = 0
 
     def load(self, saved: dict) -> None:
-        """Take a checkpoint's state. Raises UserError where it belongs to another stream."""
+        """Load a checkpoint's state. Raises UserError if it belongs to another stream."""
         for name, meaning in (
             ("digest", "other shards, or in other shares"),
             ("seed", "another seed"),
@@ -68,21 +69,21 @@ class TrainState:
             )
         for name, value in saved.items():
             setattr(self, name, value)
-        if "evaluated" not in saved:  # written when a checkpoint was saved after its evaluation
+        if "evaluated" not in saved:  # written by versions that saved a checkpoint after its evaluation
             self.evaluated = self.step
         if self.best_mae is None or math.isnan(self.best_mae):
             self.best_mae = math.inf
 
     def count_evaluation(self, error: float) -> bool:
-        """Count an evaluation of the present weights.
+        """Count an evaluation of the current weights.
 
         Args:
-            error: the ``validation_error``, infinite where it is not measured.
+            error: the ``validation_error``, infinite if it is not measured.
 
         Returns:
-            Whether they are the best: of equals the latest, which have learnt more.
+            Whether they are the best. Of equal ones it is the latest, which has learnt more.
         """
-        has_progress = error < self.best_mae or not math.isfinite(error)  # equal is none
+        has_progress = error < self.best_mae or not math.isfinite(error)  # an equal error is no progress
         self.stale = 0 if has_progress else self.stale + 1
         is_best = error <= self.best_mae
         if is_best:
@@ -90,11 +91,11 @@ class TrainState:
         return is_best
 
     def forget_best(self) -> None:
-        """Forget the lowest error, and that any weights were evaluated."""
+        """Forget the lowest error, and the last evaluation."""
         self.best_mae, self.stale, self.evaluated = math.inf, 0, -1
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that JSON knows: no error yet is null."""
+        """Plain values for JSON: without an error yet, it is null."""
         return asdict(self) | {"best_mae": self.best_mae if math.isfinite(self.best_mae) else None}
 
 
@@ -104,7 +105,7 @@ _TYPES = get_type_hints(TrainState) | {"best_mae": float | int | None, "subgroup
 
 
 def misfits(saved: Mapping[str, Any]) -> list[str]:
-    """The fields of a saved state that are missing, of a wrong type, or none of ``TrainState``."""
+    """The fields of a saved state that are missing, of a wrong type, or unknown."""
     known = [option.name for option in fields(TrainState)]
     return [name for name in known if not _fits(saved, name)] + [name for name in saved if name not in known]
 

@@ -1,4 +1,4 @@
-"""Options that are set and change nothing: what they belong to is off, or the training ends before."""
+"""Finds options that are set without effect: they belong to something that is off, or the training ends before."""
 
 import math
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ _OF_SCHEDULES = {
     "power": ("poly",),
     "min_lr": ("cosine", "linear", "poly", "tanh", "step", "multistep", "plateau"),
 }
-"""Options that some schedules alone have."""
+"""Options that only some schedules use."""
 
 
 def unused_options(config: RunConfig) -> Iterator[str]:
-    """A sentence for each option that is set and changes nothing."""
+    """A sentence for each option that is set without effect."""
     yield from _of_what_is_off(config)
     yield from _too_late(config)
 
@@ -53,7 +53,7 @@ def _of_what_is_off(config: RunConfig) -> Iterator[str]:
 
 
 def _is_set(config: RunConfig, name: str) -> bool:
-    """Whether an option has another value than its default."""
+    """Whether an option differs from its default."""
     section, _, option = name.rpartition(".")
     options = attrgetter(section)(config)
     return getattr(options, option) != getattr(type(options)(), option)
@@ -63,7 +63,7 @@ def _too_late(config: RunConfig) -> Iterator[str]:
     optim, train, mixup = config.optim, config.train, config.data.mixup
     if train.patience is not None and train.patience >= _evaluations(0, optim.epochs, train.eval_every):
         yield f"train.patience {train.patience}: the run has no more evaluations, so it does not end early"
-    # Of several data sets, one may have more passes than the run has epochs.
+    # With several data sets, one may have more passes than the run has epochs.
     if mixup.is_on and (mixup.off_epoch or 0) >= optim.epochs and len(config.data.train_sets) == 1:
         yield f"data.mixup.off_epoch {mixup.off_epoch}: the training ends after {optim.epochs:g} epochs"
     if train.freeze and train.freeze_epochs is not None and train.freeze_epochs >= optim.epochs:
@@ -78,11 +78,11 @@ def _too_late(config: RunConfig) -> Iterator[str]:
 
 
 def _first_decay(optim: OptimConfig) -> float:
-    """Passes over the data before the first decay, of schedules that decay at set ones; otherwise 0."""
+    """Passes over the data before the first decay of ``step`` and ``multistep``; otherwise 0."""
     return {"step": optim.decay_epochs, "multistep": min(optim.decay_milestones, default=0.0)}.get(optim.schedule, 0.0)
 
 
 def _evaluations(start: float, epochs: float, every: float) -> int:
-    """How many evaluations come after ``start`` passes over the data; the last one comes at the end."""
+    """The number of evaluations after ``start`` passes over the data; the last one is at the end."""
     before_end = math.ceil(epochs / every) - 1
     return max(0, before_end - max(1, math.ceil(start / every)) + 1) + 1

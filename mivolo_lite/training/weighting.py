@@ -1,4 +1,4 @@
-"""How much each training sample counts in the losses."""
+"""The weight of each training sample in the losses."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ from mivolo_lite.training.subgroups import frequencies
 def build_weighting(
     optim: OptimConfig, indexes: Sequence[ShardIndex], shares: Sequence[float], device: torch.device
 ) -> tuple[Tensor | None, GroupDro | None]:
-    """(N,) weights by the labels, and weights by what the model does badly on; None for what is not asked for.
+    """(N,) weights by the labels, and Group DRO's weights by the losses; None for what is off.
 
     Args:
         optim: the options.
-        indexes: of the training data sets, N samples together; none of a stream.
-        shares: how often each data set comes, against the others.
-        device: where the losses are.
+        indexes: of the training data sets, with N samples in all; empty for a stream.
+        shares: relative frequency of each data set.
+        device: of the losses.
 
     Raises:
         UserError: the data is a stream, or no sample has the labels.
