@@ -1,4 +1,4 @@
-"""The accelerator of processes that evaluate, and what accelerate keeps of an earlier one."""
+"""The accelerator for evaluation, and a reset of accelerate's state from an earlier run."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,10 @@ from mivolo_lite.distributed.rendezvous import wait_for_ranks
 
 @contextmanager
 def joined_processes() -> Iterator[Accelerator]:
-    """Around the work of a rank that evaluates. Where another one fails or is lost, it ends as well and says why.
+    """A context for a rank that evaluates. If another rank fails or is lost, this one ends as well, with the reason.
 
     Raises:
-        UserError: as ``join_processes``, and as ``ending_together``.
+        UserError: as for ``join_processes`` and ``ending_together``.
     """
     with ending_together():
         accelerator = join_processes()
@@ -28,18 +28,18 @@ def joined_processes() -> Iterator[Accelerator]:
             return
         heartbeat = Heartbeat(accelerator.process_index, accelerator.num_processes)
         yield accelerator
-        accelerator.wait_for_everyone()  # rank 0 still writes, and would miss the others
+        accelerator.wait_for_everyone()  # rank 0 is still writing, and would miss the others
         heartbeat.stop()
 
 
 def join_processes() -> Accelerator:
-    """The accelerator of all launched processes, also of torchrun's on CPUs, which accelerate by default ignores.
+    """The accelerator of all launched processes, also of torchrun's on CPUs, which accelerate ignores by default.
 
-    Apple's GPU is used by a single process only.
+    Apple's GPU (MPS) is used only by a single process.
 
     Raises:
-        UserError: the environment describes a launch incompletely, or a precision or a device that is not known here.
-        MachineError: a rank did not come.
+        UserError: the environment describes a launch incompletely, or has an unknown precision or device.
+        MachineError: a rank did not join.
     """
     forget_earlier_run()
     processes = processes_of(os.environ)
@@ -53,7 +53,7 @@ def join_processes() -> Accelerator:
 
 
 def require_device(environ: Mapping[str, str]) -> None:
-    """Raise UserError where the environment names a device for accelerate that is not usable here."""
+    """Raise UserError if the environment names a device for accelerate that cannot be used here."""
     if (name := environ.get("ACCELERATE_TORCH_DEVICE")) is not None:
         usable_device(name, "launch: ACCELERATE_TORCH_DEVICE is")
 
@@ -61,7 +61,7 @@ def require_device(environ: Mapping[str, str]) -> None:
 def forget_earlier_run() -> None:
     """Reset accelerate's state, so that a second run in this process (a sweep, a notebook) has its own precision.
 
-    Without it, whatever followed a training in bf16 was computed in bf16 as well, in silence.
+    Otherwise everything after a training in bf16 would silently run in bf16 as well.
     """
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     GradientState._reset_state()

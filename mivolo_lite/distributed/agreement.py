@@ -1,8 +1,8 @@
-"""Ranks that are started one by one, as those of several nodes are, must be given the same work.
+"""Ranks that are started one by one, for example on several nodes, must do the same work.
 
-Nothing else would tell. In a training with another learning rate on one node, its weights drift away from those that
-are saved; with other shards, samples are left out and repeated; where options decide what the ranks do together, they
-wait for each other without end.
+Nothing else would detect a difference. If one node has another learning rate, its weights drift away from the saved
+ones. With other shards, samples are left out and repeated. If collective operations depend on options, the ranks wait
+for each other for ever.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from mivolo_lite.wording import first_few
 
 
 def require_agreement(values: Mapping[str, Any], accelerator: Accelerator) -> None:
-    """Raise UserError on all ranks where one has other values than rank 0. All ranks must call it.
+    """Raise UserError on all ranks if one has other values than rank 0. All ranks must call it.
 
     Args:
-        values: what the ranks must share, by its names.
+        values: that must be equal on all ranks, by their names.
         accelerator: joins the ranks.
     """
     (first,) = broadcast_object_list([dict(values)])

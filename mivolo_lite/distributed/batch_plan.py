@@ -1,4 +1,4 @@
-"""How the optimizer's batch is shared by ranks and micro-batches."""
+"""The division of the optimizer's batch into ranks and micro-batches."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mivolo_lite.errors import UserError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the optimizer's batch is made up: ``global_batch = micro_batch * world_size * accumulation``."""
+    """The parts of the optimizer's batch: ``global_batch = micro_batch * world_size * accumulation``."""
 
     global_batch: int
     micro_batch: int
@@ -21,11 +21,11 @@ class BatchPlan:
         Args:
             global_batch: samples of one optimizer step, over all ranks.
             max_micro_batch: most samples of one forward pass on one rank; None for no limit.
-            world_size: ranks.
+            world_size: number of ranks.
 
         Raises:
-            UserError: the global batch cannot be dealt out equally, or only in micro-batches of less than half the
-                limit: a prime share would be trained one image at a time.
+            UserError: the global batch cannot be divided equally, or only into micro-batches of less than half the
+                limit: a prime number would be trained one image at a time.
         """
         share, remainder = divmod(global_batch, world_size)
         if remainder or not share:

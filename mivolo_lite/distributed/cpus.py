@@ -1,4 +1,4 @@
-"""How many CPUs each rank has, be they its own or shared by the ranks of its machine."""
+"""The number of CPUs of each rank, whether its own or shared by the ranks of its machine."""
 
 import math
 import socket
@@ -13,10 +13,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def rank_cpus() -> float:
-    """CPUs that this rank has, each counted in parts where other ranks of its machine run on it as well.
+    """CPUs of this rank. A CPU that several ranks of the machine may use counts as a fraction.
 
-    All ranks must call it. Their number alone would not tell: srun may bind each rank to its own, accelerate lets all
-    ranks of a machine run on all.
+    All ranks must call it. The number of CPUs alone is not enough: srun may bind each rank to its own, while accelerate
+    lets all ranks of a machine use all.
     """
     own = (socket.gethostname(), process_cpus())
     ranks = gather_object([own])
@@ -25,12 +25,12 @@ def rank_cpus() -> float:
 
 
 def shared_cpus(process: Set[int], local: Sequence[Set[int]]) -> float:
-    """CPUs of a process among those of its machine, itself included: one that three of them may use is a third."""
+    """CPUs of a process among all of its machine, itself included: one that three of them may use counts 1/3."""
     return sum(1 / sum(cpu in cpus for cpus in local) for cpu in process)
 
 
 def cpu_quota(cgroups: Iterable[Path]) -> float:
-    """CPUs that a container may use, as docker's ``--cpus`` and Kubernetes' limits set it; infinite without a limit."""
+    """CPUs of a container, as set by docker's ``--cpus`` or Kubernetes' limits; infinite without a limit."""
     quotas = [math.inf]
     for cgroup in cgroups:
         try:
@@ -43,7 +43,7 @@ def cpu_quota(cgroups: Iterable[Path]) -> float:
 
 
 def _own_cgroups() -> list[Path]:
-    """The folders of this process's control group (version 2) and of those around it."""
+    """The folders of this process's control group (version 2) and of its parents."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""One process, or torch's DistributedDataParallel; and what every engine does to a step and to weights and state.
+"""One process, or torch's DistributedDataParallel; and the interface that all engines share.
 
-The rest of training uses full tensors by name, or the local shard of a tensor: the slice that this rank holds.
+The rest of training uses full tensors by name, or the local shard of a tensor: the slice on this rank.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ class DataParallel:
 
     Args:
         accelerator: joins the ranks.
-        estimator: its final weights must be loaded; its parameters keep their names.
-        optimizer: over them; AdamW for engines that shard its state.
+        estimator: with its initial weights already loaded; its parameters keep their names.
+        optimizer: over them; must be AdamW for engines that shard its state.
         clip_norm: largest gradient norm, 0 for none.
 
     Attributes:
         is_compiled: whether the estimator's forward pass is compiled.
-        model: what to call in training.
-        optimizer: the one whose learning rate counts.
-        parameters: by their names, each once.
-        shared: the other names of parameters that several layers share, and the name in ``parameters``.
-        has_moments: whether the optimizer is AdamW, whose state every engine knows.
+        model: to call in training.
+        optimizer: whose learning rate is used.
+        parameters: by name, each once.
+        shared: other names of parameters that several layers share, with their names in ``parameters``.
+        has_moments: whether the optimizer is AdamW, whose state every engine supports.
     """
 
     is_compiled = False
@@ -51,7 +51,7 @@ class DataParallel:
         self.model, self.optimizer = self.prepare(optimizer)
 
     def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
-        """What to call in training, and the optimizer to step. Engines shard the parameters here."""
+        """The model to call in training, and the optimizer to step. Engines shard the parameters here."""
         return self.accelerator.prepare(self.estimator, optimizer)
 
     def _reject_shared_weights(self, engine: str) -> None:
@@ -73,16 +73,16 @@ class DataParallel:
         return nullcontext(self.estimator)
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward pass of a micro-batch: gradients are reduced with the last one only."""
+        """A context for a micro-batch's forward and backward pass: only the last one reduces gradients."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
-        """The model's outputs of a batch's ``images()``, in the run's mixed precision."""
+        """The model's outputs for a batch's ``images()``, in the run's mixed precision."""
         with with_dynamic_sizes(images) if self.is_compiled else nullcontext():
             return self.model(**images)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of this rank's share of the global loss, which is the sum over ranks and micro-batches."""
+        """Compute gradients of this rank's share of the global loss, which is the sum over ranks and micro-batches."""
         # Engines average gradients over the ranks.
         self.accelerator.backward(loss * self.accelerator.num_processes)
 
@@ -90,12 +90,12 @@ class DataParallel:
         """Clip, step, and zero the gradients.
 
         Args:
-            sound: () bool, whether the step's losses are finite, the same on every rank.
+            sound: () bool, whether the step's losses are finite, equal on every rank.
 
         Returns:
-            The gradients' norm before clipping, and whether it and the losses are finite, the same on every rank. Where
-            they are not, the weights stay as they were. With fp16 a norm may overflow: the gradient scaler leaves the
-            weights as they were as well, and tries a smaller scale in the next step.
+            The gradients' norm before clipping, and whether it and the losses are finite, equal on every rank. If not,
+            the weights stay unchanged. With fp16 the norm may overflow: the gradient scaler then leaves the weights
+            unchanged as well, and uses a smaller scale in the next step.
         """
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
         return norm, self._step_if_finite(sound, norm)
@@ -104,7 +104,7 @@ class DataParallel:
         scaler = self.accelerator.scaler
         # A scale below 1 means that the gradients overflow at any scale.
         fits = torch.isfinite(norm) if scaler is None else scaler.get_scale() >= 1
-        # Read once: it waits for the backward pass. The update that follows is a few milliseconds of launches.
+        # Read once: it waits for the backward pass. The following update takes a few milliseconds of kernel launches.
         is_finite = bool(sound & fits)
         if is_finite:
             self.optimizer.step()
@@ -112,22 +112,22 @@ class DataParallel:
         return is_finite
 
     def local_shard(self, parameter: Tensor) -> Tensor:
-        """The shard of a parameter that this rank holds, to be read or written in place."""
+        """The shard of a parameter on this rank, to read or to write in place."""
         return parameter.detach()
 
     def shard(self, parameter: Tensor, full: Tensor) -> Tensor:
-        """This rank's shard of a full tensor that has the parameter's shape."""
+        """This rank's shard of a full tensor with the parameter's shape."""
         return full
 
     def full_tensor(self, parameter: Tensor) -> Tensor:
-        """All of a parameter, on every rank. All ranks must call it."""
+        """The full parameter, on every rank. All ranks must call it."""
         return parameter.detach()
 
     def sync_partitions(self) -> None:
-        """To be called when local shards were written."""
+        """To be called after writing to local shards."""
 
     def weights(self) -> dict[str, Tensor]:
-        """The estimator's full state dict on the main process's CPU, nothing elsewhere. All ranks must call it."""
+        """The estimator's full state dict on the main process's CPU, empty elsewhere. All ranks must call it."""
         weights = {}
         for name, tensor in self.estimator.state_dict().items():
             parameter = self.parameters.get(self.shared.get(name, name))
@@ -137,10 +137,10 @@ class DataParallel:
         return weights
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``; of other
-        optimizers what ``named_state`` gives.
+        """``exp_avg.NAME`` and ``exp_avg_sq.NAME`` of every parameter that has them, and AdamW's ``step``; for other
+        optimizers the result of ``named_state``.
 
-        Full tensors, on the main process's CPU; nothing elsewhere. All ranks must call it.
+        These are full tensors on the main process's CPU, and nothing elsewhere. All ranks must call it.
         """
         if not self.has_moments:
             is_main = self.accelerator.is_main_process
@@ -169,35 +169,35 @@ class DataParallel:
 
     @property
     def inner_optimizer(self) -> Optimizer:
-        """The optimizer itself."""
+        """The optimizer without its wrapper."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def has_state(self, parameter: Tensor) -> bool:
-        """Whether AdamW has moments of a parameter, as after its first update."""
+        """Whether AdamW has moments for a parameter, as after its first update."""
         return MOMENTS[0] in self.inner_optimizer.state.get(parameter, {})
 
     def moment(self, parameter: Tensor, moment: str) -> Tensor:
-        """One of ``MOMENTS`` of a parameter, a full tensor on every rank. All ranks must call it."""
+        """One of ``MOMENTS`` of a parameter: a full tensor on every rank. All ranks must call it."""
         return self.inner_optimizer.state[parameter][moment]
 
     def optimizer_step(self) -> float:
-        """AdamW's count of updates."""
+        """AdamW's number of updates."""
         return max(float(state["step"]) for state in self.inner_optimizer.state.values() if "step" in state)
 
     def set_state(self, parameter: Tensor, step: Tensor, state: Mapping[str, Tensor]) -> None:
-        """Set a parameter's count of updates, and its moments from full tensors by their names."""
-        # A copy has the parameter's memory format, which decides in what order the update reads.
+        """Set a parameter's number of updates, and its moments from full tensors by name."""
+        # A copy gets the parameter's memory format, which determines the order of reading in the update.
         state = {name: torch.zeros_like(parameter).copy_(value) for name, value in state.items()}
         self.inner_optimizer.state[parameter] = {"step": self._step_of(parameter, step), **state}
 
     def _step_of(self, parameter: Tensor, step: Tensor) -> Tensor:
-        """A parameter's count of steps where AdamW keeps it: on its device if fused, otherwise on the host."""
+        """A parameter's number of updates on AdamW's device for it: the parameter's if fused, otherwise the host."""
         device = parameter.device if self.inner_optimizer.defaults.get("fused") else "cpu"
         return torch.empty((), device=device).copy_(step)
 
 
 def shared_names(module: nn.Module) -> dict[str, str]:
-    """For parameters that several layers share: every other name, and the first one."""
+    """For parameters that several layers share: every other name, with the first one."""
     first_names: dict[nn.Parameter, str] = {}
     named_parameters = module.named_parameters(remove_duplicate=False)
     names = ((name, first_names.setdefault(parameter, name)) for name, parameter in named_parameters)

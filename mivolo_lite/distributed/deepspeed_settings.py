@@ -1,4 +1,4 @@
-"""What a launch says of DeepSpeed, in the environment or in a JSON file, and the configuration that is made of it."""
+"""DeepSpeed's settings in the environment or in a JSON file, and the configuration made from them."""
 
 import json
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from mivolo_lite.distributed.environment import flag, read_number
 from mivolo_lite.errors import UserError
 
 PREFIX = "ACCELERATE_DEEPSPEED_"
-"""Of the variables in which accelerate passes on DeepSpeed's settings."""
+"""Prefix of accelerate's variables with DeepSpeed's settings."""
 _OFFLOADED = ("optimizer", "param")
 _BUCKET = 50_000_000
-"""Values that ZeRO reduces at once; its own default, ten times as many, allocates 2 GB."""
+"""Values that ZeRO reduces at once; its default, ten times as many, allocates 2 GB."""
 _PERSISTENT = 10_000
-"""Parameters up to this size stay full on every rank under ZeRO-3."""
+"""Parameters of up to this many values stay full on every rank under ZeRO-3."""
 
 
 def check_deepspeed(environ: Mapping[str, str]) -> None:
-    """Raise UserError where accelerate would train without DeepSpeed, or where that is not installed."""
+    """Raise UserError if accelerate would train without DeepSpeed, or if that is not installed."""
     if flag(environ, "ACCELERATE_USE_CPU"):
         raise UserError(
             "launch: with ACCELERATE_USE_CPU, accelerate would train without the DeepSpeed that was asked for; "
@@ -32,7 +32,7 @@ def check_deepspeed(environ: Mapping[str, str]) -> None:
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """DeepSpeed's settings, and what they say about settings that the run's configuration decides."""
+    """DeepSpeed's settings, and those among them that belong to the run's configuration."""
     path = environ.get(f"{PREFIX}CONFIG_FILE", "none")
     if path == "none":
         settings = {"zero_optimization": _zero_stage(environ)}
@@ -64,7 +64,7 @@ def read_settings(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str,
 
 
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A section of DeepSpeed's settings, empty where it is missing. Raises UserError where it is none."""
+    """A section of DeepSpeed's settings, empty if it is missing. Raises UserError if it is not a mapping."""
     section = settings.get(name, {})
     if not isinstance(section, dict):
         raise UserError(f"launch: DeepSpeed's {name} is {section!r}; it takes settings in braces")
@@ -72,7 +72,7 @@ def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _zero_stage(environ: Mapping[str, str]) -> dict[str, Any]:
-    """DeepSpeed's ``zero_optimization`` of a launch file without a JSON file."""
+    """DeepSpeed's ``zero_optimization`` for a launch file without a JSON file."""
     zero: dict[str, Any] = {"stage": read_number(environ, f"{PREFIX}ZERO_STAGE", int, "2")}
     for target in _OFFLOADED:
         device = environ.get(f"{PREFIX}OFFLOAD_{target.upper()}_DEVICE", "none")
@@ -82,7 +82,7 @@ def _zero_stage(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_zero_stage(zero: Mapping[str, Any]) -> None:
-    """Raise UserError for a stage, or a device to offload to, that the engine does not have."""
+    """Raise UserError for a stage, or a device for offloading, that the engine does not have."""
     if zero.get("stage") not in (1, 2, 3):
         raise UserError(f"launch: DeepSpeed's zero_stage is {zero.get('stage')!r}; use 1, 2 or 3, or ddp.yaml for none")
     for target in _OFFLOADED:
@@ -96,10 +96,10 @@ def _check_zero_stage(zero: Mapping[str, Any]) -> None:
 def deepspeed_config(
     settings: Mapping[str, Any], on_cpu: bool, precision: str, plan: BatchPlan, clip_norm: float
 ) -> dict[str, Any]:
-    """DeepSpeed's whole configuration, from the settings of the launch file and those of the run.
+    """DeepSpeed's whole configuration, from the settings of the launch file and of the run.
 
-    Mixed precision is torch's autocast with float32 weights, as in the other engines: with bf16 weights,
-    DeepSpeed's own way, batch statistics and EMA weights would lose their small changes to rounding.
+    Mixed precision is torch's autocast with float32 weights, as in the other engines: with bf16 weights, DeepSpeed's
+    default, batch statistics and EMA weights would lose small changes to rounding.
     """
     zero = {
         "stage3_gather_16bit_weights_on_model_save": True,
@@ -108,7 +108,7 @@ def deepspeed_config(
         "stage3_param_persistence_threshold": _PERSISTENT,
     }
     return {
-        # On CPUs torch's own AdamW is on the host already; DeepSpeed's would be compiled first.
+        # On CPUs torch's own AdamW is on the host already; DeepSpeed's would have to be compiled.
         "zero_force_ds_cpu_optimizer": not on_cpu,
         **settings,
         "zero_optimization": zero | settings["zero_optimization"],
@@ -116,18 +116,18 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_clipping": clip_norm,
-        "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU twice a step
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU twice in each step
         "fp16": {"enabled": False},
         "bf16": {"enabled": False},
-        # The list names layers whose gradients would travel in bf16.
+        # The list is of layers whose gradients would be reduced in bf16.
         "torch_autocast": {"enabled": precision != "no", "dtype": "bfloat16", "lower_precision_safe_modules": []},
     }
 
 
 def skip_shm_compilation() -> None:
-    """Keep DeepSpeed on CPUs from compiling a way to communicate in shared memory, which only its inference uses.
+    """Keep DeepSpeed on CPUs from compiling a shared-memory backend, which only its inference uses.
 
-    That takes half a minute to several ones, and a job killed meanwhile leaves a lock that all later ones wait for.
+    That takes from half a minute to several, and a job killed meanwhile leaves a lock that blocks all later ones.
     """
     import deepspeed.ops
 

@@ -1,4 +1,4 @@
-"""The engines that can train, by the names that a launch gives them."""
+"""The engines for training, by their names in a launch."""
 
 from mivolo_lite.distributed.data_parallel import DataParallel
 from mivolo_lite.distributed.fsdp2 import FullySharded

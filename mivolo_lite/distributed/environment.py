@@ -1,6 +1,6 @@
-"""What launchers leave in the environment: the engine, the number of processes, and settings of the run.
+"""Reads the launchers' environment: the engine, the number of processes, and settings of the run.
 
-A variable that is missing or contradicts others, so that another training than the launched one would run, is an error.
+It is an error if a missing or contradictory variable would start another training than the launched one.
 """
 
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from typing import Any
 from mivolo_lite.errors import UserError
 
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where launchers say how many processes there are: torchrun and accelerate, and those of MPI."""
+"""The number of processes from launchers: torchrun and accelerate, and those of MPI."""
 
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
-"""Where they say how many are on this machine."""
+"""The number of processes on this machine."""
 
 _LAST_PORT = 65535
 _PRECISIONS = ("no", "bf16", "fp16")
 
 
 def flag(environ: Mapping[str, str], name: str) -> bool:
-    """Whether a variable says yes."""
+    """Whether a variable is true."""
     return environ.get(name, "").lower() in ("1", "true", "yes", "y", "t", "on")
 
 
 def engine_of(environ: Mapping[str, str]) -> str:
-    """``ddp``, ``zero`` or ``fsdp2``. Raises UserError for another engine, and for options that it does not have."""
+    """``ddp``, ``zero`` or ``fsdp2``. Raises UserError for another engine, and for unsupported options."""
     requested = [
         name
         for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
@@ -54,7 +54,7 @@ def engine_of(environ: Mapping[str, str]) -> str:
 
 
 def processes_of(environ: Mapping[str, str]) -> int:
-    """How many processes train. Raises UserError where this one cannot be one of them."""
+    """The number of training processes. Raises UserError if this one cannot be one of them."""
     _check_numbers(environ)
     sizes = [int(environ[name]) for name in _WORLD_SIZES if name in environ]
     if not sizes:
@@ -68,7 +68,7 @@ def processes_of(environ: Mapping[str, str]) -> int:
 
 
 def _check_mpi(environ: Mapping[str, str], processes: int) -> None:
-    """Raise UserError where ranks of MPI on several machines have no place to meet."""
+    """Raise UserError if MPI's ranks on several machines have no address to meet at."""
     local = next((environ[name] for name in _LOCAL_SIZES if name in environ), "1")
     if str(processes) != local and not environ.get("MASTER_ADDR"):
         raise UserError(
@@ -78,14 +78,14 @@ def _check_mpi(environ: Mapping[str, str], processes: int) -> None:
 
 
 def _check_alone(environ: Mapping[str, str]) -> None:
-    """Raise UserError where this process was started alone, though several were asked for."""
+    """Raise UserError if this process was started alone, but several were requested."""
     for name in ("RANK", "LOCAL_RANK"):
         if name in environ:
             raise UserError(
                 f"launch: {name} is set, but not WORLD_SIZE; unset it for one process, or start several with a file of "
                 "launch/accelerate/"
             )
-    if "MASTER_ADDR" in environ:  # accelerate sets it where it means to start several
+    if "MASTER_ADDR" in environ:  # accelerate sets it to start several
         raise UserError(
             "launch: several processes were asked for (MASTER_ADDR is set), but this one was started alone: "
             "accelerate does so with --cpu and with distributed_type MULTI_CPU or NO; start them with a file of "
@@ -99,7 +99,7 @@ def _check_alone(environ: Mapping[str, str]) -> None:
 
 
 def _check_numbers(environ: Mapping[str, str]) -> None:
-    """Raise UserError where a variable that numbers the ranks has no number."""
+    """Raise UserError if a variable of ranks or sizes is no number."""
     for name in (*_WORLD_SIZES, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
         text = environ.get(name, "1")
         if not (text.isdecimal() and text.isascii()) or name in _WORLD_SIZES and text == "0":
@@ -112,7 +112,7 @@ def _check_numbers(environ: Mapping[str, str]) -> None:
 
 
 def _check_rank(environ: Mapping[str, str], processes: int) -> None:
-    """Raise UserError where a rank's own number, or the place where the ranks meet, is missing or impossible."""
+    """Raise UserError if this rank's number, or the address where the ranks meet, is missing or impossible."""
     joins = processes > 1 or "LOCAL_RANK" in environ
     missing = [name for name in ("RANK", "MASTER_ADDR") if joins and not environ.get(name)]
     if missing:
@@ -127,7 +127,7 @@ def _check_rank(environ: Mapping[str, str], processes: int) -> None:
 
 
 def stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the launch file says about settings that the run's configuration decides."""
+    """The launch file's settings that belong to the run's configuration."""
     stated: dict[str, Any] = {}
     precision = environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if precision not in _PRECISIONS:
@@ -135,7 +135,7 @@ def stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
             f"launch: the launch file or its environment says mixed_precision {precision}, which is not known here; "
             f"use {', '.join(_PRECISIONS)}"
         )
-    # Accelerate writes `no` where nobody said anything, unless it keeps a list of what the file does say.
+    # Accelerate writes `no` if the file has no precision, unless it lists the file's settings.
     if precision != "no" or "mixed_precision" in environ.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(","):
         stated["precision"] = precision
     dynamo = environ.get("ACCELERATE_DYNAMO_BACKEND", "NO").lower()
@@ -151,7 +151,7 @@ def stated_settings(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_number(environ: Mapping[str, str], name: str, kind: type, default: str = "") -> Any:
-    """A variable's number. Raises UserError where it is none."""
+    """A variable's number. Raises UserError if it is none."""
     text = environ.get(name, default)
     try:
         return kind(text)

@@ -1,4 +1,4 @@
-"""One all-reduce for many small tensors, on its way while the rank computes."""
+"""One asynchronous all-reduce for many small tensors."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class FlatReduce:
-    """The sums of float32 tensors over all ranks, begun where this is built. All ranks must build it at the same point.
+    """The sums of float32 tensors over all ranks, started on construction, which must be at the same point on all.
 
-    A reduce of its own for each of a ResNet-50's 106 batch statistics would cost its latency 106 times.
+    Separate reduces of a ResNet-50's 106 batch statistics would cost the latency 106 times.
 
     Args:
         tensors: of this rank.
-        processes: how many ranks there are.
+        processes: number of ranks.
     """
 
     def __init__(self, tensors: Sequence[Tensor], processes: int):
@@ -23,7 +23,7 @@ class FlatReduce:
         self.work = dist.all_reduce(self.flat, async_op=True) if processes > 1 else None
 
     def wait(self) -> list[Tensor]:
-        """The sums, in the order of the tensors. On a GPU, what is queued from now on waits, and the host does not."""
+        """The sums, in the order of the tensors. On a GPU, later work in the stream waits, but the host does not."""
         if self.work is not None:
             self.work.wait()
         sums = self.flat.split([shape.numel() for shape in self.shapes])

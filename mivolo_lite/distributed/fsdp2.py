@@ -15,16 +15,16 @@ from mivolo_lite.estimator import Estimator
 from mivolo_lite.images.packed import Images
 
 _MIN_PARAMETERS = 100_000
-"""Of a block that FSDP2 gathers by itself; smaller ones are gathered with the module around them."""
+"""Smallest block that FSDP2 gathers by itself; smaller ones are gathered with the module around them."""
 
 _AUTOCAST_LAYERS = (nn.Linear, nn.Conv2d)
-"""What autocast computes in bfloat16, weights included."""
+"""Layers that autocast computes in bfloat16, with their weights."""
 
 
 class FullySharded(DataParallel):
-    """torch's FSDP2: every rank holds a slice of every parameter, and of its optimizer state and gradient.
+    """torch's FSDP2: every rank holds a shard of every parameter, and of its optimizer state and gradient.
 
-    With bf16, the matrices of blocks are gathered in it, and their gradients reduced in float32.
+    With bf16, the matrices of blocks are gathered in bf16, and their gradients reduced in float32.
     """
 
     def prepare(self, optimizer: Optimizer) -> tuple[Any, Optimizer]:
@@ -46,7 +46,7 @@ class FullySharded(DataParallel):
                 layer for layer in block.modules() if layer in called - cast and isinstance(layer, _AUTOCAST_LAYERS)
             ]
             if is_mixed and matrices:
-                # Autocast casts after the gather. Before it, the same cast halves the traffic; the outputs are equal.
+                # Autocast casts after the gather. The same cast before it halves the traffic; the outputs are equal.
                 policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
                 fully_shard(matrices, mesh=mesh, mp_policy=policy)
                 cast |= set(matrices)
@@ -64,7 +64,7 @@ class FullySharded(DataParallel):
         return self.full_copy.gathered(self)
 
     def forward(self, images: Mapping[str, Images | int]) -> dict[str, Tensor]:
-        with self.autocast():  # Accelerate and DeepSpeed build it into the models of the other engines
+        with self.autocast():  # in the other engines, Accelerate and DeepSpeed wrap the model in it
             return super().forward(images)
 
     @contextmanager
@@ -104,8 +104,8 @@ class FullySharded(DataParallel):
 def _called_modules(estimator: Estimator) -> set[nn.Module]:
     """The modules whose ``forward`` runs.
 
-    FSDP2 gathers a block's parameters there: those of a stage whose layers a model calls one by one, as SwinFace
-    does, would stay sharded.
+    FSDP2 gathers a block's parameters there. Those of a stage whose layers a model calls one by one, as SwinFace does,
+    would stay sharded.
     """
     called = set()
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in estimator.modules()]
@@ -120,7 +120,7 @@ def _called_modules(estimator: Estimator) -> set[nn.Module]:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The larger members of lists and sequences of modules, inner ones first."""
+    """The larger members of module lists and sequential modules, inner ones first."""
     for child in module.children():
         yield from _blocks(child)
         listed = isinstance(module, nn.ModuleList | nn.Sequential) and not isinstance(child, nn.ModuleList)

@@ -1,4 +1,4 @@
-"""What engines that shard parameters need of an estimator: a full copy to evaluate, and contiguous kernels."""
+"""What engines that shard parameters need: a full copy of the estimator to evaluate, and contiguous kernels."""
 
 import copy
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from mivolo_lite.estimator import Estimator
 
 
 class FullParameterCopy:
-    """A copy in the host's memory of an estimator whose parameters are about to be sharded over the ranks.
+    """A copy in host memory of an estimator whose parameters are about to be sharded over the ranks.
 
-    In evaluation a model skips the backbone of an image that its whole batch lacks. On sharded parameters, the other
+    In evaluation a model skips the backbone of an image that its whole batch lacks. With sharded parameters, the other
     ranks would wait for ever for this rank's shards of that backbone.
     """
 
@@ -23,7 +23,7 @@ class FullParameterCopy:
 
     @contextmanager
     def gathered(self, engine: DataParallel) -> Iterator[Estimator]:
-        """The copy on the engine's device, with its weights. All ranks must enter it."""
+        """The copy on the engine's device, with its current weights. All ranks must enter it."""
         estimator = self.estimator.to(engine.accelerator.device)
         current = engine.estimator.state_dict()
         for name, tensor in estimator.state_dict().items():

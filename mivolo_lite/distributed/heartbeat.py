@@ -1,8 +1,8 @@
-"""Ranks that look after each other, so that a lost machine or a failed rank ends the run within a minute.
+"""Ranks that watch each other, so that a lost machine or a failed rank ends the run within a minute.
 
-A process that dies closes its connections, and what the others wait for fails at once. A machine without power or
-network closes nothing, nor does a process that cannot end, such as one that waits for its workers: the others would
-wait as long as the engine's timeout, which must outlast the slowest save.
+If a process dies, its connections close, and the others' collectives fail at once. A machine without power or network
+closes nothing. Nor does a process that cannot end, for example because it waits for its workers. Then the others would
+wait for the engine's timeout, which must be longer than the slowest save.
 """
 
 import atexit
@@ -28,14 +28,14 @@ INTERVAL = 4
 PATIENCE = 25
 """Seconds without a heartbeat after which a rank counts as lost."""
 GRACE = 25
-"""Seconds that a rank has to end by itself, once it failed or learnt that another did.
+"""Seconds for a rank to end by itself, after it failed or learnt that another did.
 
-Where rank 0 failed, a rank that waits for it learns that with rank 0's end, after three intervals. 15 seconds were too
-few on a busy machine.
+If rank 0 failed, a rank that waits for it learns that when rank 0 ends, after three intervals. 15 seconds were too few
+on a busy machine.
 """
 HANG_VARIABLE = "MIVOLO_HANG_TIMEOUT"
 HANG = 1800
-"""Seconds without a step, a batch of an evaluation or a save, after which a rank is taken to hang."""
+"""Seconds without a step, a batch of an evaluation or a save, after which a rank counts as hanging."""
 _LOST, _ENDED = "heartbeat/lost", "heartbeat/ended"
 
 _running: "list[Heartbeat]" = []
@@ -44,12 +44,12 @@ _running: "list[Heartbeat]" = []
 class Heartbeat:
     """Sends heartbeats, watches those of the previous rank, and ends this process when they stop.
 
-    It also ends a process whose main thread ended, or hangs.
+    It also ends a process whose main thread has ended, or hangs.
 
     Args:
         rank, world_size: of this process.
-        patience: seconds.
-        store: shared by the ranks; by default that of ``torch.distributed``, which then has been initialised.
+        patience: seconds without a heartbeat.
+        store: shared by the ranks; by default that of ``torch.distributed``, which must be initialised.
 
     Raises:
         UserError: ``MIVOLO_HANG_TIMEOUT`` is no number.
@@ -76,23 +76,23 @@ class Heartbeat:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """While the main thread trains. After its first step, which may have to be compiled, it must not hang."""
+        """A context for training. After its first step, which may have to compile, the main thread must not hang."""
         try:
             yield
         finally:
             self._has_steps = False
 
     def progress(self) -> None:
-        """The main thread is alive: a step, a batch of an evaluation or a save is done."""
+        """To be called after a step, a batch of an evaluation, or a save."""
         self._idle, self._has_steps = 0, True
 
     def stop(self) -> None:
-        """From now on, any rank may end."""
+        """Stop watching: any rank may end from now on."""
         self._over.set()
         self._silenced.set()
 
     def explain(self, error: Exception) -> UserError | None:
-        """The error with which this rank ends after an exception. It is reported to the other ranks.
+        """The error that ends this rank after an exception. It is reported to the other ranks.
 
         Returns:
             The exception in one line; None for a bug, which needs its traceback.
@@ -108,7 +108,7 @@ class Heartbeat:
         return explained
 
     def _report_failure(self, reason: str) -> None:
-        """Tell the other ranks why this one ends."""
+        """Report to the other ranks why this one ends."""
         if self._store is None:
             return
         try:
@@ -119,17 +119,17 @@ class Heartbeat:
         self._wait_for_the_others(self._store)
 
     def _wait_for_the_others(self, store: Store) -> None:
-        """Rank 0 keeps the store, in which the others look for the reason: it ends last, also if it failed itself."""
+        """Let rank 0 end last, also if it failed: it keeps the store, from which the others read the reason."""
         try:
             ended = store.add(_ENDED, 1)
             if self.rank == 0 and ended < self.world_size:
-                # A rank that waits for a beat looks for the reason up to two intervals later.
+                # A rank that waits for a beat reads the reason up to two intervals later.
                 _wait(lambda: store.add(_ENDED, 0) == self.world_size, 3 * INTERVAL)
         except DistError:
             pass
 
     def _stop_beating(self) -> None:
-        # A thread that is in the store when Python ends aborts the process, and hides its exit code.
+        # A thread that uses the store when Python exits aborts the process, which hides its exit code.
         self._silenced.set()
         self._beat_thread.join(timeout=INTERVAL + 2)
 
@@ -143,7 +143,7 @@ class Heartbeat:
                 if store.check([_LOST]):
                     self._lost = store.get(_LOST).decode()
                 sign = store.get(f"heartbeat/{self.watched}")
-            except DistStoreError:  # nothing yet
+            except DistStoreError:  # no heartbeat yet
                 pass
             except DistError:
                 self._lost = self._lost or "rank 0, which keeps the store, is gone"
@@ -154,7 +154,7 @@ class Heartbeat:
                 return
 
     def _watch(self) -> None:
-        # A thread of its own, since the store can keep the other one waiting for ever. It counts its own seconds: a
+        # This is a separate thread, since the store can block the other one for ever. It counts its own seconds: a
         # job that was suspended and continues has missed none.
         while not self._over.wait(1):
             self._silent += self._store is not None
@@ -172,7 +172,7 @@ class Heartbeat:
                 self._end(f"nothing was done for {self.hang:g} seconds, at {_place_of_main_thread()}: it hangs")
 
     def _end(self, reason: str) -> None:
-        reporter = Thread(target=self._report_failure, args=[reason], daemon=True)  # the store may be out of reach
+        reporter = Thread(target=self._report_failure, args=[reason], daemon=True)  # the store may be unreachable
         reporter.start()
         complain(f"rank {self.rank} ends: {reason}")
         reporter.join(timeout=INTERVAL)
@@ -181,8 +181,8 @@ class Heartbeat:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Around the work of a rank. Turns an exception into the one that ``Heartbeat.explain`` returns; before there is a
-    heartbeat, a broken connection to another rank into one line."""
+    """A context for the work of a rank. Replaces an exception by that of ``Heartbeat.explain``; before there is a
+    heartbeat, a broken connection to another rank by an error of one line."""
     try:
         yield
     except Exception as error:

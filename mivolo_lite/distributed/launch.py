@@ -1,7 +1,7 @@
-"""The launch that the environment describes, and the process group made from it.
+"""The launch that the environment describes, and its process group.
 
-Accelerate and DeepSpeed fall back in silence: a launch for DeepSpeed trains without it, a launch of two processes
-trains one, a precision in one file overrules that of another. Here each of these is an error before any data is read.
+Accelerate and DeepSpeed fall back silently: a launch for DeepSpeed trains without it, a launch of two processes trains
+one, a precision in one file overrules that of another. Here each of these is an error before any data is read.
 """
 
 import os
@@ -37,16 +37,16 @@ from mivolo_lite.errors import UserError
 
 @dataclass(frozen=True)
 class Launch:
-    """Which engine is to train, in how many processes, where.
+    """The engine, the processes and the device of a training.
 
     Attributes:
         engine: ``ddp`` (also for one process), ``zero`` or ``fsdp2``.
         processes: over all machines.
         on_cpu: whether to train on CPUs, with gloo.
-        zero: DeepSpeed's settings that the launcher chose: the stage, offloading, whatever a JSON file says.
+        zero: DeepSpeed's settings from the launcher: the stage, offloading, everything in a JSON file.
         local_processes: on this machine.
         precision, accumulation, clip_norm, micro_batch, global_batch, dynamo: options of the run that the launcher
-            states; None where it does not.
+            sets; None if it does not.
     """
 
     engine: str
@@ -63,7 +63,7 @@ class Launch:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], gpus: int, mps: bool = False) -> "Launch":
-        """Read what ``accelerate launch``, ``torchrun``, ``mpirun`` and the like leave in the environment.
+        """Read the environment that ``accelerate launch``, ``torchrun``, ``mpirun`` and the like set.
 
         Args:
             environ: the environment.
@@ -99,7 +99,7 @@ class Launch:
         return self.engine.upper()
 
     def require_compilable(self) -> None:
-        """Raise UserError where an engine gathers parameters in a forward pass, unseen by torch's compiler."""
+        """Raise UserError if an engine gathers parameters in a forward pass, unseen by torch's compiler."""
         if self.engine == "fsdp2" or (self.engine == "zero" and self.zero["zero_optimization"]["stage"] == 3):
             raise UserError(
                 f"train.compile does not work with {self}, which gathers parameters in the midst of the forward pass; "
@@ -107,14 +107,14 @@ class Launch:
             )
 
     def resolve(self, precision: str) -> str:
-        """What ``auto`` means here: the launch file's precision, or the fastest that the device has."""
+        """The precision for ``auto``: the launch file's, or the fastest of the device."""
         if precision != "auto":
             return precision
         has_bf16 = not self.on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
         return self.precision or ("bf16" if has_bf16 else "no")
 
     def check(self, precision: str, plan: BatchPlan, clip_norm: float) -> None:
-        """Raise UserError where the launcher contradicts the run's configuration, or an engine does not support it."""
+        """Raise UserError if the launcher contradicts the run's configuration, or an engine does not support it."""
         configured = {
             "precision": ("train.precision", precision),
             "accumulation": ("optim.global_batch and optim.micro_batch: accumulation", plan.accumulation),
@@ -142,20 +142,20 @@ class Launch:
     def init_accelerator(self, precision: str, plan: BatchPlan, clip_norm: float) -> Accelerator:
         """The accelerator, with the process group of ranks that have met.
 
-        Accumulation is the training step's own business: it needs the label counts of all micro-batches before the
-        first backward pass.
+        The training step does its own accumulation: it needs the label counts of all micro-batches before the first
+        backward pass.
 
         Raises:
-            UserError: the processes or the engine differ from what was launched.
+            UserError: the processes or the engine differ from the launch.
         """
         _forget(os.environ)
         forget_earlier_run()
         handlers: list = [DistributedDataParallelKwargs(broadcast_buffers=False)]  # the step keeps buffers equal
-        # Newer torch deprecates these names. 2.11 and 2.12 have no other for the first; DeepSpeed uses the rest.
+        # Newer torch deprecates these names. 2.11 and 2.12 have no replacement of the first; DeepSpeed uses the others.
         for deprecated in ("`broadcast_buffers`", r"`torch\.distributed\.(all_gather_into|reduce_scatter)_tensor`"):
             warnings.filterwarnings("ignore", message=f"{deprecated} is deprecated", category=FutureWarning)
         if self.engine == "zero":
-            if self.on_cpu:  # without a backend of its own, accelerate counts one process
+            if self.on_cpu:  # without an explicit backend, accelerate counts one process
                 handlers.append(InitProcessGroupKwargs(backend="gloo"))
                 skip_shm_compilation()
             config = deepspeed_config(self.zero, self.on_cpu, precision, plan, clip_norm)
@@ -180,7 +180,7 @@ def setup(
 
     Raises:
         UserError: it would train differently than launched.
-        MachineError: a rank did not come.
+        MachineError: a rank did not join.
     """
     environ = os.environ | _forgotten
     launch = Launch.from_environment(environ, torch.cuda.device_count(), torch.backends.mps.is_available())
@@ -189,10 +189,10 @@ def setup(
     precision = launch.resolve(precision)
     launch.check(precision, plan, clip_norm)
     if not launch.on_cpu and torch.cuda.is_available():
-        # TF32 for what stays float32, and the fastest convolutions: without them a step takes twice as long.
+        # TF32 for the remaining float32, and the fastest convolutions: without them a step takes twice as long.
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    # The ranks look after each other before torch joins them: one that is lost meanwhile would be waited for.
+    # The heartbeat starts before torch joins the ranks; otherwise they would wait for one that is lost meanwhile.
     store = wait_for_ranks(environ, should_stop=preempted)
     heartbeat = None if store is None else Heartbeat(int(environ["RANK"]), launch.processes, store=store)
     accelerator = launch.init_accelerator(precision, plan, clip_norm)
@@ -203,12 +203,12 @@ _forgotten: dict[str, str] = {}
 
 
 def _forget(environ: MutableMapping[str, str]) -> None:
-    """Take out of the environment what was read here, and what accelerate would act upon as well.
+    """Remove from the environment what was read here and accelerate would act on as well.
 
-    A second run in this process is launched as the first was, so it is kept.
+    It is kept, since a second run in this process has the same launch.
     """
     decided = ("ACCELERATE_CONFIG_DS_FIELDS", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING")
-    # accelerate cannot shard on CPUs; torch itself can, and does it everywhere (see fsdp2.py)
+    # accelerate cannot shard on CPUs. torch can, and so shards on all devices (see fsdp2.py).
     for name in [*decided, "ACCELERATE_USE_FSDP", *(name for name in environ if name.startswith(PREFIX))]:
         if name in environ:
             _forgotten[name] = environ.pop(name)

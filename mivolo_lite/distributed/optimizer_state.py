@@ -1,8 +1,8 @@
 """The state of any optimizer as named tensors, for engines whose ranks hold all of it.
 
-``KEY.NAME`` is the value of a parameter's state, ``KEY.NAME.0``, ``KEY.NAME.1`` ... the items of a list, and
-``step.groups.0`` ... the counts of parameter groups. These are all equal, so a run may resume with other groups. A
-64-bit tensor without dimensions stands for a number of Python's; tensors of optimizers have 32 bits.
+``KEY.NAME`` is a value in a parameter's state, ``KEY.NAME.0``, ``KEY.NAME.1`` ... the items of a list, and
+``step.groups.0`` ... the step counts of parameter groups. These are all equal, so a run may resume with other groups. A
+64-bit tensor without dimensions stands for a Python number; optimizers' tensors have 32 bits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
 def named_state(optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the optimizer remembers, on the CPU."""
+    """The optimizer's state, on the CPU."""
     named = {f"{key}.{name}": value for name, p in parameters.items() for key, value in optimizer.state[p].items()}
     named |= {f"{_GROUPS}{number}": g["step"] for number, g in enumerate(optimizer.param_groups) if "step" in g}
     return {name: tensor.cpu().contiguous() for path, value in named.items() for name, tensor in _tensors(path, value)}
@@ -51,11 +51,11 @@ def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _value(optimizer: Optimizer, key: str, saved: Tensor, parameter: Tensor | None) -> Any:
-    """A saved value as the optimizer keeps it: on the device where ``load_state_dict`` puts it, in its own type."""
+    """A saved value as the optimizer needs it: on the device that ``load_state_dict`` selects, in its own type."""
     if not saved.ndim and saved.dtype in _NUMBERS.values():
         return saved.item()
     if parameter is None or key == "step" and not optimizer.defaults.get("fused"):
         return saved.clone()
-    if saved.shape == parameter.shape:  # a copy has the parameter's memory format, in which the update reads
+    if saved.shape == parameter.shape:  # a copy gets the parameter's memory format, in which the update reads
         return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
     return saved.to(parameter.device, copy=True)

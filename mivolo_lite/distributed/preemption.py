@@ -1,6 +1,6 @@
-"""Signals that a run must end soon: before its time limit, before it makes room for another job, or by Ctrl-C.
+"""Signals that a run must end soon: before its time limit, to make room for another job, or by Ctrl-C.
 
-A handler only notes the signal. All ranks learn of it between the same two steps, so that they save together.
+A handler only records the signal. All ranks learn of it between the same two steps, so that they save together.
 """
 
 import atexit
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EXIT_CODE = 75
-"""Of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it resumes."""
+"""Exit code of a run that was preempted and saved. EX_TEMPFAIL in sysexits.h: start it again, and it resumes."""
 PREEMPTION_SIGNALS = signals("SIGUSR2", "SIGTERM")
-"""What batch systems send, heeded even where the shell before this process ignored it until now."""
+"""Signals of batch systems, handled even if the parent shell ignored them."""
 TERMINAL = signals("SIGINT", "SIGHUP")
-"""Ctrl-C and a closed terminal, heeded unless this process was started to ignore them, as by nohup."""
+"""Ctrl-C and a closed terminal, handled unless this process was started to ignore them, as by nohup."""
 
 _received: list[int] = []
 
 
 def listen() -> None:
-    """Note preemption signals from now on. Needs to be called before torch is imported: a signal may come in those
-    seconds.
+    """Record preemption signals from now on. To be called before torch is imported, since a signal may come during
+    that.
 
-    A launcher that ends is one as well. accelerate's ends at TERM or USR2, and its training continued without it.
+    The launcher's end counts as a signal as well: accelerate's ends at TERM or USR2, and its training would continue.
     """
     for signal_number in PREEMPTION_SIGNALS:
         signal.signal(signal_number, _receive)
     for signal_number in TERMINAL:
         if signal.getsignal(signal_number) is not signal.SIG_IGN:
             signal.signal(signal_number, _receive)
-    # A closed terminal sends SIGHUP, and so does the shell in it. Python takes its handlers away as it ends: the second
-    # one would end a run that has saved with another exit code.
+    # A closed terminal sends SIGHUP, and so does the shell in it. Python removes its handlers at exit, so the second
+    # signal would change the exit code of a run that has saved.
     for hangup in signals("SIGHUP"):
         atexit.register(signal.signal, hangup, signal.SIG_IGN)
     launcher = find_launcher()
     if launcher is not None:
         signal_when_parent_ends(signal.SIGTERM)
-        if os.getppid() != launcher.pid:  # it ended before Linux was asked
+        if os.getppid() != launcher.pid:  # the launcher ended before the call
             _received.append(signal.SIGTERM)
 
 
 def run_training(command: Sequence[str]) -> tuple[int, bool]:
-    """Run a training as a process. At a signal it saves and ends, and this process waits for that.
+    """Run a training as a process. At a signal it saves and ends, and this process waits for it.
 
-    Ctrl-C reaches the training as well. A second one would end it at once, so that one is not passed on.
+    Ctrl-C reaches the training by itself. It is not passed on, since a second one would end the training at once.
 
     Returns:
         Its exit code, and whether a signal came.
@@ -72,7 +72,7 @@ def run_training(command: Sequence[str]) -> tuple[int, bool]:
     earlier = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         training = subprocess.Popen(command)
-        if received:  # before there was anybody to pass it on to
+        if received:  # before the process existed
             training.terminate()
         return training.wait(), bool(received)
     finally:
@@ -96,21 +96,21 @@ def _receive(signal_number: int, _frame: FrameType | None) -> None:
 
 
 def own_flags(accelerator: "Accelerator", save: bool = False) -> "Tensor":
-    """(2,) what this rank says to the others: that it was preempted, and that it asks for a checkpoint.
+    """(2,) this rank's flags: whether it was preempted, and whether it requests a checkpoint.
 
     Args:
         accelerator: joins the ranks.
-        save: whether this rank asks. Only the main process is heard.
+        save: whether this rank requests one. Only the main process's request counts.
     """
     import torch
 
     flags = (bool(_received), save and accelerator.is_main_process)
-    # Not torch.tensor: to copy a list to a GPU waits for the work queued there.
+    # Not torch.tensor: copying a list to a GPU waits for the work queued there.
     return torch.stack([torch.full((), float(flag), device=accelerator.device) for flag in flags])
 
 
 class Preemption:
-    """Checks at every batch of an evaluation whether any rank was preempted; a training step shares its own flags.
+    """Checks at every batch of an evaluation whether any rank was preempted. Training steps reduce their own flags.
 
     Args:
         accelerator: joins the ranks.
@@ -121,10 +121,10 @@ class Preemption:
         self._pending: tuple[Any, Any] = ((False, False), None)
 
     def should_stop(self) -> bool:
-        """Whether any rank had been preempted at the previous call; all ranks get the same answer.
+        """Whether any rank had been preempted at the previous call; equal on all ranks.
 
-        The answer is one batch old, and its copy to the host was started then: reading a fresh one waits for all work
-        queued on the GPU since. Doing so at every batch left it idle while the next was fetched, 13 ms of 130.
+        The result is one batch old, since its copy to the host started then: reading a new one waits for all work
+        queued on the GPU. At every batch that left the GPU idle while the next was fetched, 13 ms of 130.
         """
         (flags, copied), self._pending = self._pending, self._reduce()
         if copied is not None:

@@ -1,6 +1,6 @@
-"""Ranks wait for each other before they train, and report which ones are missing.
+"""Ranks wait for each other before training, and report which ones are missing.
 
-Left to themselves, torch's ranks wait for one that never comes for 10 to 30 minutes, and say nothing.
+By default, torch's ranks wait silently for a missing one for 10 to 30 minutes.
 """
 
 import socket
@@ -15,26 +15,26 @@ from mivolo_lite.output import complain
 
 TIMEOUT_VARIABLE = "MIVOLO_RENDEZVOUS_TIMEOUT"
 TIMEOUT = 50
-"""Seconds for which a rank waits for the others. Launchers start all at once; what differs is how long Python takes."""
+"""Seconds for which a rank waits for the others. Launchers start all at once; only Python's start-up time varies."""
 _REPORT_INTERVAL = 10
-"""Seconds between two lines about who is missing."""
+"""Seconds between two reports of missing ranks."""
 _PORT = "29500"
 
 
 def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] = lambda: False) -> Store | None:
-    """Wait until all ranks have come.
+    """Wait until all ranks have joined.
 
     Args:
-        environ: names the ranks and the place where they meet, as torch's ``env://`` does.
-        should_stop: asked while waiting.
+        environ: has the ranks and their address, as for torch's ``env://``.
+        should_stop: called while waiting.
 
     Returns:
-        A store that the ranks share, at whose port torch can open its own; None for one process, for ranks that have
-        joined before, or where MPI's launcher names the ranks in other variables.
+        A store that the ranks share, at whose port torch can open its own; None for one process, for ranks that joined
+        before, or if MPI's launcher numbers the ranks in other variables.
 
     Raises:
-        UserError: the time is no number.
-        MachineError: a rank did not come in time, or ``should_stop`` said so.
+        UserError: the timeout is no number.
+        MachineError: a rank did not join in time, or ``should_stop`` returned True.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys() or environ["WORLD_SIZE"] == "1":
         return None
@@ -51,14 +51,14 @@ def wait_for_ranks(environ: Mapping[str, str], should_stop: Callable[[], bool] =
 
 
 class _Deadline:
-    """How long one rank waits. It reports now and then which ranks are missing, and raises at the end."""
+    """The time limit of a waiting rank. It reports missing ranks at intervals, and raises at the end."""
 
     def __init__(self, rank: int, seconds: float, should_stop: Callable[[], bool]):
         self.rank, self.seconds, self.should_stop = rank, seconds, should_stop
         self.started = self.last_report = time.monotonic()
 
     def wait_for(self, missing: Callable[[], str], advice: str = "see why in the log of that process") -> None:
-        """Sleep a moment. Raises MachineError, with the advice, when the time is over or the run should stop."""
+        """Sleep briefly. Raises MachineError, with the advice, if the time is over or the run should stop."""
         now = time.monotonic()
         waited = now - self.started
         if self.should_stop():
@@ -75,26 +75,26 @@ class _Deadline:
 
 
 def seconds_in(environ: Mapping[str, str], variable: str, default: float) -> float:
-    """The seconds that a variable of the environment says. Raises UserError where it says none."""
+    """The seconds in a variable of the environment. Raises UserError if it has none."""
     text = environ.get(variable, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not seconds > 0:  # nan is none either
+    if not seconds > 0:  # nan is not valid either
         raise UserError(f"{variable} {text!r}: give a number of seconds")
     return seconds
 
 
 def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Store:
     address, port = environ["MASTER_ADDR"], int(environ.get("MASTER_PORT") or _PORT)
-    # torchrun keeps the store itself, through restarts of its ranks
+    # torchrun keeps the store itself, also when its ranks restart
     is_torchruns = environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
     serves = rank == 0 and not is_torchruns
     if not serves:
         while not _answers(address, port):
             deadline.wait_for(lambda: f"rank 0 at {address}:{port}")
-    # For a store at an address that is not its own, torch would wait two minutes, deaf to signals.
+    # For an address that is not this machine's, torch would wait two minutes and ignore signals.
     host = "localhost" if serves else address
     try:
         store = TCPStore(
@@ -109,7 +109,7 @@ def _connect(environ: Mapping[str, str], rank: int, deadline: _Deadline) -> Stor
             lambda: f"an answer of its own at MASTER_ADDR {address}, MASTER_PORT {port}",
             "give the name or the address of the node of rank 0",
         )
-    # Each node counts its own restarts: one that comes back begins at 0, and would look for the others elsewhere.
+    # Each node counts its own restarts: one that was replaced begins at 0, and would use other keys than the others.
     restart = environ.get("TORCHELASTIC_RESTART_COUNT", 0) if is_torchruns else 0
     return PrefixStore(f"mivolo/{restart}", store)
 
@@ -123,7 +123,7 @@ def _answers(address: str, port: int) -> bool:
 
 
 def _gather(store: Store, rank: int, ranks: int, deadline: _Deadline) -> None:
-    """Rank 0 waits for all ranks; the others wait until it has seen all."""
+    """Rank 0 waits for all ranks; the others wait for rank 0's answer that all have joined."""
     store.set(f"come/{rank}", "")
     if rank:
         while not store.check(["all"]):

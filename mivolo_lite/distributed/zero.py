@@ -26,7 +26,7 @@ class Zero(DataParallel):
             self._reject_shared_weights("ZeRO-3")
         self.full_copy = FullParameterCopy(self.estimator) if self.stage == 3 else None
         model, optimizer = super().prepare(optimizer)
-        model.optimizer.check_grad_overflow = True  # stages 1 and 2 would look for it with fp16 alone
+        model.optimizer.check_grad_overflow = True  # stages 1 and 2 would check only with fp16
         return model, optimizer
 
     def full_estimator(self) -> AbstractContextManager[Estimator]:
@@ -44,12 +44,12 @@ class Zero(DataParallel):
     def backward(self, loss: Tensor) -> None:
         self.model.backward(loss * self.accelerator.num_processes, scale_wrt_gas=False)
         if not self.model.is_gradient_accumulation_boundary():
-            self.model.step()  # counts the micro-batch and does nothing else
+            self.model.step()  # only counts the micro-batch
 
     def update(self, sound: Tensor) -> tuple[Tensor | float, bool]:
         if not sound:
             return math.nan, False
-        self.model.step()  # looks for an overflow by itself, and then leaves the weights as they were
+        self.model.step()  # checks for an overflow itself, and then leaves the weights unchanged
         norm = math.inf if self.model.optimizer.overflow else self.model.get_global_grad_norm()
         return norm, math.isfinite(norm)
 
@@ -78,7 +78,7 @@ class Zero(DataParallel):
         from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
         full = [p for p in self.parameters.values() if p.ds_status == ZeroParamStatus.AVAILABLE]
-        if full:  # the small ones, which stay full, hold what was there before
+        if full:  # small ones, which stay full, still have the old values
             full[0].partition(full)
             full[0].all_gather(full)
 
@@ -105,9 +105,9 @@ class Zero(DataParallel):
         super().load_optimizer_state(state)
 
     def _allocate_state(self, step: Tensor) -> None:
-        """AdamW allocates its state in its first update; a resumed run needs it before."""
+        """Allocate AdamW's state, which its first update would do; a resumed run needs it before."""
         zero = self.model.optimizer
-        on_host = not isinstance(self.inner_optimizer, AdamW)  # DeepSpeed's CPU Adam counts in plain integers
+        on_host = not isinstance(self.inner_optimizer, AdamW)  # DeepSpeed's CPU Adam counts in Python integers
         flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for group in flat:
             state = {moment: torch.zeros_like(group) for moment in MOMENTS}
@@ -124,8 +124,8 @@ class Zero(DataParallel):
                 safe_set_local_optimizer_state(parameter, self.shard(parameter, value), name)
 
     def _link_optimizer_state(self) -> None:
-        """Let stages 1 and 2 find every parameter's state. By itself DeepSpeed looks once, when the first of several
-        groups was updated and the others have none yet."""
+        """Let stages 1 and 2 find every parameter's state. DeepSpeed itself looks once, when only the first of several
+        groups has been updated."""
         if self.stage < 3:
             self.model.optimizer._hp_optimizer_states_linked = False
             self.model.optimizer._lazy_init_hp_params_optimizer_state()
