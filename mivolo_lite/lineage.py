@@ -1,4 +1,4 @@
-"""What a checkpoint learnt from: its data, by their digests; the one that its training began with, and its teachers."""
+"""The origin of a checkpoint: the digests of its training data, its initial checkpoint, and its teachers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.yaml_file import read_yaml_file
 
 RUN_FILE = "config.yaml"
-"""A run's own configuration, in its folder."""
+"""A run's configuration, in its folder."""
 
 _FOLDS = " folds "
-"""Between the digest of a data set and the folds that were taken of it, as in ``DIGEST folds 0,1``."""
+"""Between the digest of a data set and the folds that were used, as in ``DIGEST folds 0,1``."""
 
 
 def lineage(checkpoint: Path | str) -> list[Path]:
-    """The folders of a checkpoint, of what its training began with and of its teachers, of what theirs did, and so on.
+    """The folders of a checkpoint, of its initial checkpoint and teachers, of theirs, and so on.
 
     Those that are not on this machine are left out.
     """
@@ -33,7 +33,7 @@ def lineage(checkpoint: Path | str) -> list[Path]:
 
 
 def data_digest(folder: Path) -> str:
-    """What names the shards that a checkpoint was trained on; nothing where its card cannot be read."""
+    """The digest of the data that a checkpoint was trained on; empty if its card cannot be read."""
     try:
         return Card.load(folder).data_digest
     except UserError:
@@ -41,7 +41,7 @@ def data_digest(folder: Path) -> str:
 
 
 def with_full_digests(digest: str, indexes: Sequence[ShardIndex]) -> str:
-    """A digest of data; and of samples that are a part of a data set also that one's, with their folds.
+    """A digest of data. For samples that are a part of a data set, its full digest with the folds is appended.
 
     Args:
         digest: of the data.
@@ -56,8 +56,8 @@ def _full_name(index: ShardIndex) -> str:
 
 
 def shares_samples(digests: str, index: ShardIndex) -> bool:
-    """Whether samples of an index are in data that a card names, as far as it does. Lists of samples to leave out do
-    not count: which ones they named is not known."""
+    """Whether samples of an index are in the data of a card, as far as it names them. Exclusion lists are ignored,
+    since their contents are unknown."""
     return index.digest in digests or any(_is_of(name, index) for name in digests.split(JOINT))
 
 
@@ -69,10 +69,10 @@ def _is_of(name: str, index: ShardIndex) -> bool:
 
 
 def joined_digests(own: str, checkpoints: Iterable[Path | str]) -> str:
-    """What names all data behind a new checkpoint, each once, as ``A + B``: its card keeps it when its run is gone.
+    """The digests of all data behind a new checkpoint, each once, as ``A + B``. Its card keeps them without its run.
 
     Args:
-        own: digest of the data that it was trained on itself, or nothing.
+        own: digest of the data that it was trained on itself, or empty.
         checkpoints: those that it was made from, with their lineage.
     """
     digests = [own, *(data_digest(folder) for checkpoint in checkpoints for folder in lineage(checkpoint))]
@@ -80,7 +80,7 @@ def joined_digests(own: str, checkpoints: Iterable[Path | str]) -> str:
 
 
 def run_config(folder: Path) -> dict[str, Any]:
-    """The configuration in ``RUN`` of ``RUN/best`` or ``RUN/checkpoints/NAME``; empty where there is none."""
+    """The configuration in ``RUN`` for ``RUN/best`` or ``RUN/checkpoints/NAME``; empty if there is none."""
     folder = folder.absolute()
     run = folder.parents[1] if folder.parent.name == "checkpoints" else folder.parent if folder.name == "best" else None
     try:
@@ -90,7 +90,7 @@ def run_config(folder: Path) -> dict[str, Any]:
 
 
 def _parents(folder: Path) -> list[str]:
-    """What the training of a checkpoint began with, and its teachers, as its run's configuration says."""
+    """A checkpoint's initial checkpoint and its teachers, from its run's configuration."""
     config = run_config(folder)
     optim = config.get("optim")
     teachers = optim.get("teachers") if isinstance(optim, dict) else None

@@ -1,4 +1,4 @@
-"""The values that a run takes from the checkpoint it starts from."""
+"""The values that a run takes from its initial checkpoint."""
 
 import os
 from copy import deepcopy
@@ -16,7 +16,7 @@ from mivolo_lite.yaml_file import read_yaml_file
 
 
 def with_checkpoint(values: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
-    """The values on top of those of the checkpoint that ``init_from`` names; ``origin`` says which are the latter."""
+    """The values on top of the ``init_from`` checkpoint's; ``origin`` gets the keys of the latter."""
     address = values.get("init_from")
     if not isinstance(address, str) or not address:
         return values
@@ -28,9 +28,9 @@ def with_checkpoint(values: dict[str, Any], origin: dict[str, str]) -> dict[str,
 
 
 def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Model, method, ages and image size of a checkpoint; of a run that resumes those of its own configuration."""
+    """Model, method, ages and image size of a checkpoint, or of a resumed run's own configuration."""
     run = RunFolder(local_path(str(values.get("run", "")), "run"))
-    # By now ``init_from`` may be gone. A start that saved nothing is not resumed, and may have been from another one.
+    # ``init_from`` may be gone by now. A start that saved nothing is not resumed, and may have had another one.
     if values.get("resume") == "auto" and finished_checkpoints(run.checkpoints) and run.config.is_file():
         config = read_yaml_file(run.config, "--run")
         data = config.get("data")
@@ -48,5 +48,5 @@ def _checkpoint_values(address: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_path(address: str, option: str) -> str:
-    """An address of the hub as it is; of a folder with ``~`` and ``$VARIABLES`` expanded."""
+    """An address of the hub unchanged, or a folder with ``~`` and ``$VARIABLES`` expanded."""
     return address if is_hub_address(address) else local_path(address, option)

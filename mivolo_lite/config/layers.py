@@ -1,4 +1,4 @@
-"""The values of a run in layers: files, after those that they name as their base, and the command line."""
+"""The values of a run in layers: configuration files, each after its base, and the command line."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _DATA_SETS = ("train", "val")
 
 
 def gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The nested values of files and overrides, later ones winning, and where each dotted key comes from."""
+    """The nested values of files and overrides, of which later ones win, and the source of each dotted key."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for layer, source in _layers(argv):
@@ -33,8 +33,8 @@ def gather(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _layers(argv: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Files, and the options between them, each with where it stood. Options are one layer, so that it does not matter
-    whether ``--model`` or ``--model.backbone`` comes first."""
+    """Files, and the options between them, each with its source. Consecutive options are one layer, so the order of
+    ``--model`` and ``--model.backbone`` does not matter."""
     for is_file, options in groupby(_options(argv), lambda option: option[0] == "config"):
         if is_file:
             for _, path in options:
@@ -64,7 +64,7 @@ def _options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _override(key: str, text: str) -> dict[str, Any]:
-    """An option of the command line as nested values. A section, or a list, may be given as YAML."""
+    """An option of the command line as nested values. Sections and lists may be given as YAML."""
     listed = key in [f"data.{name}" for name in _DATA_SETS] and text.lstrip().startswith(("[", "{"))
     is_yaml = listed or key == "tasks" or key in SECTIONS or key.startswith("optim.options")
     value = parse_yaml(text, f"command line: --{key}") if is_yaml else text
@@ -83,8 +83,7 @@ def _config_path(text: str, option: str, folder: Path = Path()) -> Path:
 
 
 def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:
-    """A file's values, after those of the files that its ``base`` names, relative to it; each with where it
-    stood."""
+    """The values of a file's ``base`` files, relative to it, and then its own; each with its source."""
     layer = read_yaml_file(path, f"{readers[-1]}: base" if readers else "--config")
     base = layer.pop("base", None)
     base = [] if base is None else base
@@ -100,10 +99,10 @@ def _read_files(path: Path, readers: tuple[Path, ...] = ()) -> Iterator[tuple[di
 
 
 def _sections(layer: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
-    """The layer without sections that hold nothing, and with ``method: coral`` as ``method: {name: coral}``.
+    """The layer without empty sections, and with ``method: coral`` as ``method: {name: coral}``.
 
     Raises:
-        UserError: a section that holds something else than options.
+        UserError: a section does not hold options.
     """
     normalised = {}
     for key, value in layer.items():
@@ -125,16 +124,15 @@ def _sections(layer: dict[str, Any], source: str, prefix: str = "") -> dict[str,
 
 
 def _augmentation(name: str, source: str) -> dict[str, Any]:
-    """The options of a preset, which options that are stated later change."""
+    """The options of a preset, which later options may change."""
     if name not in PRESETS:
         raise UserError(f"{source}: data.augment: {name!r:.60} is no preset{suggest(name, PRESETS)}")
     return asdict(PRESETS[name])
 
 
 def merge(into: dict[str, Any], layer: dict[str, Any], section: str = "") -> None:
-    """Put a layer's values into those of the layers below it."""
-    # Another model, method, optimizer or data set brings its own options: those of the one it replaces mean nothing
-    # to it.
+    """Merge a layer's values into those of the layers below it."""
+    # Another model, method, optimizer or data set has its own options; those of the one it replaces do not apply.
     if _is_another("name", into, layer):
         replaced = into if section in REGISTRIES else into.get("options")
         if isinstance(replaced, dict):
@@ -145,7 +143,7 @@ def merge(into: dict[str, Any], layer: dict[str, Any], section: str = "") -> Non
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             merge(into[key], value, key)
         else:
-            into[key] = deepcopy(value)  # a reference in YAML gives two places the same object
+            into[key] = deepcopy(value)  # a YAML reference puts the same object in two places
 
 
 def _is_another(key: str, into: dict[str, Any], layer: dict[str, Any]) -> bool:
@@ -153,7 +151,7 @@ def _is_another(key: str, into: dict[str, Any], layer: dict[str, Any]) -> bool:
 
 
 def dotted_keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of nested values, sections among them, as in ``optim`` and ``optim.lr``."""
+    """The keys of nested values, including sections, such as ``optim`` and ``optim.lr``."""
     for key, value in values.items():
         yield prefix + str(key)
         if isinstance(value, dict):

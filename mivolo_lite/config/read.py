@@ -1,4 +1,4 @@
-"""One run as a YAML file and dotted overrides: read, checked and typed before anything else happens."""
+"""Reads, checks and types a run's YAML file and dotted overrides before anything else happens."""
 
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from mivolo_lite.tasks import Task
 from mivolo_lite.training.run_config import RunConfig
 
 _NAMED = (*REGISTRIES, "data.augment")
-"""Sections for which a name may stand."""
+"""Sections that may be given as a name."""
 
 
 def read_run_config(argv: Sequence[str]) -> RunConfig:
-    """The run that a command line means: ``--config FILE [--config FILE] [--a.b value ...]``.
+    """The run of a command line: ``--config FILE [--config FILE] [--a.b value ...]``.
 
-    ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded. Where
-    ``init_from`` names a checkpoint, what is not stated of model, method, ages and image size is the checkpoint's.
+    ``--config pkg:NAME`` reads a configuration of the package. ``~`` and ``$VARIABLES`` in paths are expanded. If
+    ``init_from`` names a checkpoint, it sets the defaults of model, method, ages and image size.
     ``{seed}`` in a path that the run learns from stands for ``train.seed``.
 
     Raises:
         UserError: with the file (or "command line") and the key: an unknown key, a wrong type, an impossible value, a
-            key that is there twice, a run folder at a URL, a damaged card in ``init_from``.
+            repeated key, a run folder at a URL, a damaged card in ``init_from``.
     """
     values, origin = gather(argv)
     fill_in_seed(values, origin)
@@ -48,7 +48,7 @@ def read_run_config(argv: Sequence[str]) -> RunConfig:
 
 
 def is_on_command_line(option: str, argv: Sequence[str]) -> bool:
-    """Whether a command line itself, and not a file that it names, says the value of an option."""
+    """Whether the command line itself sets an option, and not a file that it names."""
     return gather(argv)[1].get(option) == COMMAND_LINE
 
 
@@ -70,7 +70,7 @@ def help_text(argv: Sequence[str]) -> str:
     for name, group in schema_of(values, origin).items():
         if is_dataclass(group):
             parser.add_class_arguments(checked_options(group), name)
-    for action in parser._actions:  # jsonargparse would take `--key+`; a run does not
+    for action in parser._actions:  # jsonargparse would accept `--key+`; a run does not
         action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
         if action.dest in SECTIONS:
             describe_section(action, or_name=action.dest in _NAMED)

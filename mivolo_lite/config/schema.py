@@ -1,4 +1,4 @@
-"""The options that a run may have: those of its sections, and of the chosen model and method."""
+"""The options of a run: those of its sections, and of the chosen model and method."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
@@ -19,7 +19,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {"model": MODELS, "method": METHODS}
 INTERFACES: dict[str, type] = {"model": AgeModel, "method": AgeMethod}
 DEFAULT_NAMES = {"model": "single", "method": "classification"}
 _ELSEWHERE = {"learning_rate": "lr", "batch_size": "global_batch", "num_epochs": "epochs", "num_workers": "workers"}
-"""What other trainers call an option, and its name here."""
+"""Names of options in other trainers, with their names here."""
 
 
 def _section_names(group: Any, prefix: str = "") -> Iterator[str]:
@@ -50,7 +50,7 @@ def _named_config(kind: str, registry: dict[str, Any], values: dict[str, Any], o
 
 @cache
 def _config_of(cls: Any, kind: str, name: str, names: Sequence[str]) -> type:
-    """The options of a model or a method, with its name. Raises UserError where it does not keep to its interface."""
+    """The options of a model or a method, with its name. Raises UserError if it lacks the interface."""
     require_interface(kind, name, cls, INTERFACES[kind])
     config = cls.Config
     named = make_dataclass(
@@ -64,7 +64,7 @@ def _config_of(cls: Any, kind: str, name: str, names: Sequence[str]) -> type:
 
 
 def _documentation(config: type) -> str:
-    """Its docstring with the attributes that it inherits: help is of the docstring of the class alone."""
+    """Its docstring with the inherited attributes, since help uses only the docstring of the class itself."""
     docstrings = [cleandoc(base.__doc__ or "").partition("Attributes:\n") for base in config.__mro__[:-1]]
     summary, *_ = docstrings[0]
     return f"{summary.rstrip()}\n\nAttributes:\n" + "".join(
@@ -73,11 +73,11 @@ def _documentation(config: type) -> str:
 
 
 def check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str, str]) -> None:
-    """Raise UserError for a key that is no option, with the one that was probably meant."""
+    """Raise UserError for an unknown key, with the most similar one."""
     for key in _unknown_keys(values, schema, ""):
         source, options = source_of(key, origin), list(_all_keys(schema, ""))
         group, _, option = key.partition(".")
-        if key in options:  # a dot within one key of a file
+        if key in options:  # a key of a file may contain a dot
             raise UserError(
                 f"{source}: {key}: dots are for the command line; in a file, write `{group}: {{{option}: ...}}`"
             )
@@ -85,7 +85,7 @@ def check_keys(values: dict[str, Any], schema: dict[str, Any], origin: dict[str,
 
 
 def _of_named(group: str, values: dict[str, Any]) -> str:
-    """`` of coral`` where the group is a model or a method, which have options of their own."""
+    """`` of coral`` if the group is a model or a method, which have options of their own."""
     return f" of {values[group].get('name') or DEFAULT_NAMES[group]}" if group in REGISTRIES else ""
 
 
@@ -111,10 +111,10 @@ def types_of(group: Any) -> dict[str, Any]:
 
 
 def suggest(word: Any, choices: Iterable[str]) -> str:
-    """The end of an error about a name that is not known: the one that was probably meant, or all there are."""
+    """The end of an error about an unknown name: the most similar one, or all of them."""
     names = list(choices)
     group, _, last = str(word).rpartition(".")
-    # the right option in the wrong group is a common slip
+    # the right option in the wrong group is a common mistake
     namesake = next((name for name in names if name.rpartition(".")[2] == _ELSEWHERE.get(last, last)), None)
     elsewhere = f"did you mean {namesake}?" if namesake else ""
     if namesake and last in _ELSEWHERE:
@@ -124,5 +124,5 @@ def suggest(word: Any, choices: Iterable[str]) -> str:
 
 
 def source_of(key: str, origin: dict[str, str]) -> str:
-    """The file that a key comes from, or the command line."""
+    """The source of a key: a file, or the command line."""
     return origin.get(key.partition("[")[0], "configuration")

@@ -1,4 +1,4 @@
-"""A run's seed in the paths of what it learns from."""
+"""The seed of a run in the paths of models that it learns from."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _SEED = "{seed}"
 
 
 def fill_in_seed(values: dict[str, Any], origin: dict[str, str]) -> None:
-    """Put ``train.seed`` in place of ``{seed}`` in ``init_from``, ``optim.teachers`` and the model's weights.
+    """Replace ``{seed}`` by ``train.seed`` in ``init_from``, ``optim.teachers`` and the model's weights.
 
     Raises:
         UserError: ``run`` has such a field.

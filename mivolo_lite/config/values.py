@@ -1,4 +1,4 @@
-"""Typed values from those of YAML and the command line."""
+"""Typed values from YAML and the command line."""
 
 from collections.abc import Callable
 from dataclasses import is_dataclass
@@ -15,7 +15,7 @@ from mivolo_lite.training.run_config import RunConfig
 
 
 def build_value(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
-    """The value of an option, or of all options of a section, with an error that names the file and the key."""
+    """The value of an option, or of all options of a section. Errors name the file and the key."""
     try:
         if is_dataclass(kind):
             types = types_of(kind)
@@ -32,7 +32,7 @@ def build_value(kind: Any, value: Any, key: str, origin: dict[str, str]) -> Any:
             return DataSetConfig.read(value)
         return check_value(kind, value)
     except ValueError as error:
-        named = str(error).partition(":")[0]  # of a section's own checks, the option
+        named = str(error).partition(":")[0]  # the option, for a section's own checks
         source = f"{origin[named]}" if named in origin else f"{source_of(key, origin)}: {key}"
         raise UserError(f"{source}: {error}") from None
 
@@ -50,7 +50,7 @@ def _task(entry: Any, key: str, origin: dict[str, str]) -> Task:
 
 
 def _checked(make: Any, *arguments: Any, **options: Any) -> Any:
-    """The object that several options make. Raises ValueError where they contradict each other."""
+    """The object made of several options. Raises ValueError if they contradict each other."""
     try:
         return make(*arguments, **options)
     except UserError as error:
@@ -58,7 +58,7 @@ def _checked(make: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def expand_paths(config: RunConfig, origin: dict[str, str]) -> None:
-    """Replace ``~`` and ``$VARIABLES`` in paths. Raises UserError for a URL where only a disk will do."""
+    """Expand ``~`` and ``$VARIABLES`` in paths. Raises UserError for a URL where a local path is required."""
 
     def expand(holder: Any, option: str, key: str, how: Callable[[str, str], str]) -> None:
         value = getattr(holder, option)

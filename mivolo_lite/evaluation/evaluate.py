@@ -1,4 +1,4 @@
-"""Evaluating a trained estimator on a data set: reads both, writes the results."""
+"""Evaluates a trained estimator on a data set, and writes the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,10 +31,10 @@ from mivolo_lite.shards.selection import load_selected
 
 MATRIX_FILES = MATRIX_FILE, MATRIX_CSV_FILE, PAGE_FILE = "matrix.json", "matrix.csv", "report.html"
 RESULT_FILES = (METRICS_FILE, PREDICTIONS_FILE, *MATRIX_FILES)
-"""What one evaluation or a matrix of them writes: neither leaves the other's files beside its own."""
+"""Files of an evaluation or of a matrix of them. Each removes the other's files next to its own."""
 
 INPUT_SETS = {"face": ("face",), "body": ("body",), "both": ("face", "body")}
-"""The choices of ``--inputs``, and the images that the model then gets."""
+"""The choices of ``--inputs``, with the images that the model gets."""
 
 
 def evaluate(
@@ -59,21 +59,21 @@ def evaluate(
     Args:
         checkpoint: the ``best`` folder of a run.
         data: folder of indexed shards, or their URL.
-        out: folder for the results; made where it is missing.
-        inputs: of ``INPUT_SETS``, separated by commas: evaluate the model once with each, the other image hidden. The
-            metrics are then a section for each, under ``inputs``, and the CSV has an estimate for each. None shows the
-            model all that it takes, with the metrics at the top level.
+        out: folder for the results; created if it is missing.
+        inputs: of ``INPUT_SETS``, separated by commas: evaluate the model once with each, hiding the other image. The
+            metrics then have a section for each, under ``inputs``, and the CSV an estimate for each. None gives the
+            model all of its inputs, with the metrics at the top level.
         batch: samples of one forward pass.
         workers: decoding processes.
-        cache: where the node keeps what it fetches from a URL.
+        cache: of files from a URL, on each node.
         report: also write ``report.html`` and ``plots/``.
         figures: format of the plots' files: png, pdf or svg.
-        legal_ages: of the curves of how often minors and adults pass a challenge age.
-        robustness: also estimate from images made worse, see ``robustness``: 51 forward passes of each sample.
-        robustness_samples: of so many samples of known age, sampled at random but always the same; None for all.
+        legal_ages: for the curves of how often minors and adults pass a challenge age.
+        robustness: also estimate from degraded images, see ``robustness``: 51 forward passes of each sample.
+        robustness_samples: number of samples of known age for it, sampled at random but always the same; None for all.
         exclude: list of samples to leave out, by their keys.
-        folds: evaluate on these folds of the data set alone.
-        tta: test-time augmentation, see ``Estimator``; None for what the card says.
+        folds: evaluate only on these folds of the data set.
+        tta: test-time augmentation, see ``Estimator``; None for the card's.
 
     Raises:
         UserError: checkpoint, data or ``inputs`` are invalid; ``out`` holds other results, or cannot be written.
@@ -116,7 +116,7 @@ def evaluate(
 
 
 def _estimate(evaluator: Evaluator, batch: int, workers: int) -> dict[str | None, Predictions]:
-    """The predictions for every sample, with age intervals where the checkpoint is calibrated."""
+    """The predictions for every sample, with age intervals if the checkpoint is calibrated."""
     estimator, index, accelerator = evaluator.estimator, evaluator.index, evaluator.accelerator
     ranks = accelerator.process_index, accelerator.num_processes
     loader = eval_loader(index, evaluator.inputs, estimator.card.image_size, batch, workers, *ranks)
@@ -146,10 +146,10 @@ def _sections(
 
 
 def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
-    """Let the estimator answer only tasks that the labels fit: a data set may have other groups, or count otherwise.
+    """Restrict the estimator to tasks that the labels fit: a data set may have other groups, or other class numbers.
 
     Returns:
-        Why each other task is left out, by its name.
+        The reason for each task left out, by its name.
     """
     reasons = {}
     for task in estimator.tasks:
@@ -164,9 +164,9 @@ def _leave_out_tasks(estimator: Estimator, index: ShardIndex) -> dict[str, str]:
 def _describe_estimator(
     estimator: Estimator, index: ShardIndex, left_out: dict[str, str], precision: str
 ) -> dict[str, Any]:
-    """How the estimator was used, for the metrics: only what differs from the plain case, all its tasks answered."""
+    """How the estimator was used, for the metrics: only differences from the default, in which it answers all tasks."""
     described: dict[str, Any] = {} if estimator.tta == "none" else {"tta": estimator.tta}
-    if precision != "no":  # of a launcher
+    if precision != "no":  # set by a launcher
         described["precision"] = precision
     if estimator.card.calibration:
         described["calibrated_on_these_images"] = shares_samples(estimator.card.calibration["data_digest"], index)
@@ -178,7 +178,7 @@ def _describe_estimator(
 def describe_data(
     data: Path | str, index: ShardIndex, folds: Sequence[int] | None, exclude: Path | str | None
 ) -> dict[str, Any]:
-    """What was evaluated on, for the metrics."""
+    """The evaluated data, for the metrics."""
     described: dict[str, Any] = {"folder": without_credentials(str(data)), "digest": index.digest}
     if folds is not None:
         described["folds"] = list(folds)
@@ -197,10 +197,10 @@ def _with_intervals(predictions: Predictions, calibration: dict) -> Predictions:
 def read_input_sets(
     inputs: str | None, model_inputs: tuple[str, ...], checkpoint: Path | str
 ) -> dict[str | None, tuple[str, ...]]:
-    """The images to show the model, by the names in ``--inputs``; all of its own under None where that is not given.
+    """The images for the model, by the names in ``--inputs``; all of its inputs under None without that option.
 
     Raises:
-        UserError: a name is unknown, or the model does not take its images.
+        UserError: a name is unknown, or the model does not have that input.
     """
     if inputs is None:
         return {None: model_inputs}
