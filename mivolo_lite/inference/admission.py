@@ -1,4 +1,4 @@
-"""Which photos a server lets in, and how long it waits for them; and what it counts."""
+"""Limits on the photos that a server admits, on their arrival and on waiting ones; and its metrics."""
 
 import asyncio
 import time
@@ -13,24 +13,24 @@ from starlette.requests import ClientDisconnect
 
 ERRORS = {408: "the photo did not arrive in time", 413: "the file is too large", 422: "the file is no readable photo",
            503: "too many photos are waiting"}  # fmt: skip
-"""Reasons for which a request is refused, by the status of the answer."""
+"""Errors of rejected requests, by HTTP status."""
 _BODY_SECONDS, _LAST_SECONDS = 30, 2
-"""Seconds for a photo to arrive, and for those that are arriving at Ctrl-C."""
+"""Seconds for a photo to arrive, and for those still arriving at Ctrl-C."""
 _MOST_ARRIVING = 256
-"""Photos that arrive at once: each is an open file, of which many systems allow 1024."""
+"""Photos that may arrive at once: each is an open file, and many systems allow 1024."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes; about 1 GB at the most, with the defaults.
+    """The limits of a server; the defaults bound its memory to about 1 GB.
 
     Photos that are still arriving may take as many bytes as ``together + waiting`` photos of the largest size.
 
     Attributes:
-        megabytes: of a file.
-        megapixels: of a photo; larger ones are refused before they are decoded.
+        megabytes: largest file, in 10^6 bytes.
+        megapixels: largest photo; larger ones are rejected before decoding.
         together: photos that are decoded and estimated at once.
-        waiting: photos that may wait in addition; the next are refused.
+        waiting: photos that may wait in addition; more are rejected.
     """
 
     megabytes: float = 16
@@ -40,7 +40,7 @@ class Limits:
 
 
 class Meters:
-    """What ``/metrics`` says, for Prometheus."""
+    """The metrics of ``/metrics``, for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,7 +56,7 @@ class Meters:
 
     @contextmanager
     def observed(self) -> Iterator[None]:
-        """Around a request: its status and its seconds."""
+        """A context for a request, which records its status and its seconds."""
         start, status = time.monotonic(), 500
         try:
             yield
@@ -70,26 +70,26 @@ class Meters:
 
 
 class Arrivals:
-    """The bodies that arrive, limited in their time, number and bytes.
+    """The request bodies that are arriving, with limits on their time, number and bytes.
 
-    Beyond the limits of all together, the body that began to arrive first is ended: it is the slowest. So senders that
-    stall keep nobody out.
+    Beyond the limits on number and bytes, the body that began first is ended: it is the slowest. So stalling senders
+    do not block others.
 
     Args:
-        most_bytes: that all of them may hold.
+        most_bytes: of all bodies together.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.sizes: dict[asyncio.Timeout, int] = {}
-        """Bytes of each body so far, in the order in which they began to arrive."""
+        """Bytes received of each body, in the order in which they began."""
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     @asynccontextmanager
     async def limited(self) -> AsyncIterator[Callable[[int], None]]:
-        """Around the reading of a body; yields what takes its size so far. Raises TimeoutError where it must end."""
+        """A context for reading a body; yields a setter of its size so far. Raises TimeoutError if it must end."""
         async with asyncio.timeout(_BODY_SECONDS) as timeout:
             self.sizes[timeout] = 0
             self._make_room()
@@ -99,7 +99,7 @@ class Arrivals:
                 self.sizes.pop(timeout, None)
 
     def _resize(self, timeout: asyncio.Timeout, size: int) -> None:
-        if timeout in self.sizes:  # it has not just been ended
+        if timeout in self.sizes:  # it has not been ended
             self.sizes[timeout] = size
             self._make_room()
 
@@ -110,13 +110,13 @@ class Arrivals:
             _hasten(first, 0)
 
     def end_soon(self) -> None:
-        """Leave a moment to what is arriving."""
+        """Limit the time that is left to arriving bodies."""
         for timeout in self.sizes:
             _hasten(timeout, _LAST_SECONDS)
 
 
 class AdmissionControl:
-    """Lets in as many photos as there is memory for. A photo is let in when it has arrived."""
+    """Admits as many photos as there is memory for. A photo is admitted when it has arrived."""
 
     def __init__(self, limits: Limits, meters: Meters, arrivals: Arrivals) -> None:
         self.limits, self.meters, self.arrivals = limits, meters, arrivals
@@ -124,13 +124,13 @@ class AdmissionControl:
         self.in_work = 0
 
     def require_room(self) -> None:
-        """Raises HTTPException where too many are in work."""
+        """Raise HTTPException if too many photos are in work."""
         if self.in_work >= self.limits.together + self.limits.waiting:
             raise HTTPException(503, ERRORS[503], headers={"Retry-After": "2"})
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Around the work of a photo. Raises HTTPException where too many are in work."""
+        """A context for the work on a photo. Raises HTTPException if too many are in work."""
         self.require_room()
         self.in_work += 1
         self.meters.waiting.inc()
@@ -141,7 +141,7 @@ class AdmissionControl:
             self.meters.waiting.dec()
 
     async def read(self, request: Request) -> bytes:
-        """The body. Raises HTTPException where it is too large, or slow."""
+        """The body. Raises HTTPException if it is too large or too slow."""
         most, data = int(self.limits.megabytes * 1e6), bytearray()
         too_large = HTTPException(413, f"the file is larger than {self.limits.megabytes:g} MB")
         if int(request.headers.get("content-length", 0)) > most:
@@ -153,7 +153,7 @@ class AdmissionControl:
                     if len(data) > most:
                         raise too_large
                     resize(len(data))
-        except TimeoutError:  # the connection as well: its sender may go on for long
+        except TimeoutError:  # close the connection: its sender may go on for long
             raise HTTPException(408, ERRORS[408], headers={"Connection": "close"}) from None
         except ClientDisconnect:
             raise HTTPException(400, "the photo did not arrive whole") from None
@@ -161,7 +161,7 @@ class AdmissionControl:
 
 
 def _hasten(timeout: asyncio.Timeout, seconds: float) -> None:
-    """Let a timeout expire within these seconds, if it has not."""
+    """Let a timeout expire within ``seconds``, if it has not yet."""
     soon = asyncio.get_running_loop().time() + seconds
     if not timeout.expired():
         timeout.reschedule(min(soon, timeout.when() or soon))

@@ -1,4 +1,4 @@
-"""A model's answers for crops, as numbers and words."""
+"""Estimates for crops, as numbers and words."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,12 +23,12 @@ from mivolo_lite.tasks import Task
 
 
 class Answers:
-    """Runs an estimator on crops. Threads may call it together.
+    """Runs an estimator on crops. It is thread-safe.
 
     Args:
         estimator: on its device, in evaluation mode.
-        batch: people of one forward pass.
-        half: compute in float16, or bfloat16 where the device has no fast float16, as autocast does.
+        batch: people in one forward pass.
+        half: compute in float16, or in bfloat16 on a CPU, by autocast.
 
     Raises:
         UserError: ``batch`` is not a whole number above 0.
@@ -41,10 +41,10 @@ class Answers:
         self.device = estimator.device
 
     def __call__(self, crops: Sequence[Crops]) -> list[Person | None]:
-        """The people with what is estimated of them, in the order of the crops; None for a person without any crop.
+        """The people with their estimates, in the order of the crops; None for a person without any crop.
 
         Args:
-            crops: of the model's inputs alone.
+            crops: only of the model's inputs.
         """
         has_image = [crop.face is not None or crop.body is not None for crop in crops]
         seen = list(compress(crops, has_image))

@@ -1,4 +1,4 @@
-"""Photos of several requests, estimated together."""
+"""Estimates the photos of several requests as one batch."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ Predict = Callable[[Sequence[np.ndarray]], Sequence[list[Person]]]
 
 
 class Batcher:
-    """Collects the photos that arrive while others are estimated, and estimates them as the next batch.
+    """Collects the photos that arrive during a batch, and estimates them as the next one.
 
     Args:
-        predict: the people of each photo; runs in a thread, one call at a time.
-        max_batch: most photos of one call.
+        predict: returns the people of each photo; runs in a thread, one call at a time.
+        max_batch: most photos in one call.
         on_batch: called with the number of photos of each call.
     """
 
@@ -24,7 +24,7 @@ class Batcher:
         self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future[list[Person]]]] = asyncio.Queue()
 
     async def __call__(self, image: np.ndarray) -> list[Person]:
-        """The people of a photo (H, W, 3) uint8 RGB. Raises whatever estimating it raises."""
+        """The people of a photo (H, W, 3) uint8 RGB. Raises the error of its estimation."""
         answer = asyncio.get_running_loop().create_future()
         await self.queue.put((image, answer))
         return await answer
@@ -38,7 +38,7 @@ class Batcher:
             self.on_batch(len(batch))
             results = await asyncio.to_thread(self._estimate, [image for image, _ in batch])
             for (_, answer), people in zip(batch, results, strict=True):
-                if answer.done():  # whoever asked has gone
+                if answer.done():  # its request was cancelled
                     continue
                 if isinstance(people, Exception):
                     answer.set_exception(people)
@@ -46,7 +46,7 @@ class Batcher:
                     answer.set_result(people)
 
     def _estimate(self, images: Sequence[np.ndarray]) -> Sequence[list[Person] | Exception]:
-        """The people of each photo. Where a batch fails, each is estimated alone: one's error is not the others'."""
+        """The people of each photo. If a batch fails, each is estimated alone, so that one's error affects no other."""
         try:
             return self.predict(images)
         except Exception as error:

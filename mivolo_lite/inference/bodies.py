@@ -1,4 +1,4 @@
-"""Finding bodies with a torchvision detector: with torchvision's weights, or those in a file of the user's."""
+"""Finds bodies with a torchvision detector: with torchvision's weights, or with those in a user's file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +19,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fasterrcnn_mobilenet_v3_large_fpn": detection.fasterrcnn_mobilenet_v3_large_fpn,
     "fasterrcnn_resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
 }
-"""torchvision's. The two Faster R-CNNs of MobileNet have weights of equal shapes and look at photos at different sizes:
-the file's name tells which it is."""
+"""Detectors of torchvision. The weights of MobileNet's two Faster R-CNNs have equal shapes but need other photo sizes:
+the file's name selects one."""
 
-_PERSON = 1  # of COCO's classes, as torchvision numbers them
+_PERSON = 1  # class number in COCO, as in torchvision
 _CLASSES = 91
-_MIN_SCORE = 0.6  # detections below are nobody
+_MIN_SCORE = 0.6  # detections with a lower score are dropped
 
 
 class BodyDetector:
@@ -39,7 +39,7 @@ class BodyDetector:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        """The bodies in a photo (H, W, 3) uint8 RGB, the surest first."""
+        """The bodies in a photo (H, W, 3) uint8 RGB, highest score first."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(self.device).float() / 255
         (output,) = self.network([pixels])
         boxes, scores, labels = (output[name].tolist() for name in ("boxes", "scores", "labels"))
@@ -51,7 +51,7 @@ class BodyDetector:
 
 
 def require_body_detector(name: str) -> None:
-    """Raise UserError for what is neither one of ``NETWORKS`` nor a file."""
+    """Raise UserError if the name is neither in ``NETWORKS`` nor a file."""
     if name not in NETWORKS and not Path(name).is_file():
         raise UserError(
             f"--persons {name}: no such file; give rule, none, one of the names {_names()}, or a file with such weights"
@@ -63,11 +63,11 @@ def open_body_detector(name: str, device: torch.device) -> BodyDetector:
 
     Args:
         name: one of ``NETWORKS``, with torchvision's weights, or a file with the state dict of one of them:
-            safetensors, or torch's, read without unpickling code. The file's names and shapes tell which.
-        device: where it computes.
+            safetensors, or torch's, read without unpickling code. The file's name and shapes select the network.
+        device: of the detector.
 
     Raises:
-        UserError: no such file, the weights of another network, or they cannot be fetched.
+        UserError: no such file, the weights of another network, or they cannot be downloaded.
     """
     require_body_detector(name)
     if name in NETWORKS:
@@ -95,7 +95,7 @@ def _shapes(state: StateDict) -> dict[str, tuple[int, ...]]:
 
 
 def _published_weights(title: str) -> StateDict:
-    """torchvision's, of COCO: from torch's cache, or fetched into it, checked by the digest in the file's name."""
+    """torchvision's COCO weights from torch's cache, or downloaded into it and checked by the digest in their name."""
     url = get_model_weights(title).DEFAULT.url
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Boxes from a file in place of detectors': of faces, bodies or both."""
+"""Boxes of faces, bodies or both from a file, in place of detectors."""
 
 import os
 from collections import defaultdict
@@ -20,16 +20,16 @@ from mivolo_lite.shards.rejects import Rejected
 
 
 class BoxesFile:
-    """The people of images as a table has them.
+    """The people of images in a table.
 
     Args:
-        path: CSV, JSON lines or Parquet with a column that names the image, ``face_x0`` to ``face_y1`` and, where there
-            are bodies, ``person_x0`` to ``person_y1`` or ``body_x0`` to ``body_y1``: corners in pixels of the upright
-            photo. Rows of an image with nearly the same box are one person, as in packing. Of videos, the column
-            ``frame`` counts from 0; of images it is not looked at.
+        path: CSV, JSON lines or Parquet with a column for the image, ``face_x0`` to ``face_y1`` and, for bodies,
+            ``person_x0`` to ``person_y1`` or ``body_x0`` to ``body_y1``: corners in pixels of the upright photo. Rows
+            of an image with nearly the same box are one person, as in packing. For videos, the column ``frame`` counts
+            from 0; for images it is ignored.
 
     Attributes:
-        digest: what tells the table from others.
+        digest: identifies the table.
 
     Raises:
         UserError: no such file, no boxes in it, or a row's box is not four numbers in pixels.
@@ -39,7 +39,7 @@ class BoxesFile:
         self.path = path
         table = read_table(path, option="--boxes")
         names = find_columns(table, {}) if "source" not in table.columns else {IMAGE: "source"}
-        self._predicted = BOX_COLUMNS["body"][0] in table.columns  # as ``predict`` itself writes them
+        self._predicted = BOX_COLUMNS["body"][0] in table.columns  # a table of ``predict`` itself
         names |= dict(zip(BODY_COLUMNS, BOX_COLUMNS["body"], strict=True)) if self._predicted else {}
         table = table.renamed(names)
         if not {FACE_COLUMNS[0], BODY_COLUMNS[0]} & set(table.columns):
@@ -60,7 +60,7 @@ class BoxesFile:
         """The people of an image, or of a frame of a video.
 
         Args:
-            source: the address, of which the table has the whole or the end: ``a/b.jpg`` is ``/photos/a/b.jpg``.
+            source: the address, which the table has whole or as an ending: ``a/b.jpg`` is ``/photos/a/b.jpg``.
             frame: of a video.
         """
         name = self.name_of(source)
@@ -71,17 +71,17 @@ class BoxesFile:
         return [Located(face, self._found_body(face, body)) for face, body in boxes if face or body]
 
     def name_of(self, source: str) -> str | None:
-        """The name that the table has for an image or a video; None where it has none."""
+        """The table's name of an image or a video; None if it has none."""
         address = as_unicode(os.path.normpath(source))
         parts = Path(address if is_url(source) else as_unicode(os.path.abspath(source))).parts
         names = (address, *(str(Path(*parts[start:])) for start in range(len(parts))))
         return next((name for name in names if name in self._lines), None)
 
     def check(self, sources: Iterable[str]) -> str | None:
-        """A sentence on the images and videos that the table does not name; None where it names all.
+        """A sentence on the images and videos that the table lacks; None if it has all.
 
         Raises:
-            UserError: it names none of them, a name means several of them, or a video's box is of no frame.
+            UserError: it has none of them, a name matches several of them, or a video's box has no frame.
         """
         owners: dict[str, str] = {}
         missing = []
@@ -109,14 +109,14 @@ class BoxesFile:
         )
 
     def _found_body(self, face: Box | None, body: Box | None) -> Box | None:
-        """The body; None for one that an earlier ``predict`` guessed from the face: those of others are not blanked."""
+        """The body; None if an earlier ``predict`` guessed it from the face: guessed ones are not blanked."""
         if not self._predicted or face is None or body is None:
             return body
         return None if body == body_around(face) else body
 
 
 def _check_corners(box: Box | None, column: str) -> None:
-    """Raise Rejected for a box without an area, as one that is given by its width and height may seem."""
+    """Raise Rejected for a box without an area, for example one with width and height instead of a corner."""
     if box is not None and (box[2] <= box[0] or box[3] <= box[1]):
         edges = ",".join(f"{edge:g}" for edge in box)
         raise Rejected(f"{column} ...: {edges} ends before it begins; give two corners, not width and height")
@@ -127,7 +127,7 @@ def _has_box(line: Line) -> bool:
 
 
 def _frame_of(cell: str) -> int | None:
-    """A frame's number: ``7`` or, after a table had gaps, ``7.0``. Raises Rejected for anything else."""
+    """A frame's number: ``7``, or ``7.0`` from a table with gaps. Raises Rejected for anything else."""
     try:
         return None if is_absent(cell) else int(float(cell))
     except (ValueError, OverflowError):

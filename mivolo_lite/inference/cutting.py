@@ -1,4 +1,4 @@
-"""Cutting the people of a photo as the model's training images were cut, and saying where that cannot be."""
+"""Cuts the people of a photo like the model's training images, and notes what cannot be done alike."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from mivolo_lite.shards.rejects import Rejected
 
 
 class Cutter:
-    """Cuts faces and bodies by the rules on a model's card.
+    """Cuts faces and bodies by the crop policy on a model's card.
 
     Args:
-        crop_policy: of the card: the rules, or the rules of each data set by its address.
-        inputs: the images that the model looks at.
-        guess_bodies: give a body box to people who have a face alone, where the model looks at bodies.
-        detector: the name of what finds the faces; None for boxes from elsewhere.
+        crop_policy: of the card: the policy itself, or one for each data set by its address.
+        inputs: the images that the model uses.
+        guess_bodies: give a body box to people with only a face, if the model uses bodies.
+        detector: the name of the face detector; None for boxes from elsewhere.
 
     Attributes:
-        notes: sentences on what of the rules cannot be followed.
+        notes: sentences on parts of the policy that cannot be followed.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class Cutter:
         self.notes = _notes(policies, self.guess_bodies, detector)
 
     def with_body(self, person: Located) -> Located:
-        """The same person with a guessed body, where bodies are guessed and there is none."""
+        """The same person, with a guessed body if bodies are guessed and there is none."""
         if not self.guess_bodies or person.body is not None or person.face is None:
             return person
         return person._replace(body=body_around(person.face))
 
     def __call__(self, image: np.ndarray, people: Sequence[Located]) -> list[Crops]:
-        """Every person's crops that the model looks at, as JPEGs; neither where none can be cut.
+        """Every person's crops for the model, as JPEGs; without any if none can be cut.
 
         Args:
             image: (H, W, 3) uint8, the photo.
             people: everybody in it. Others are blanked out of a body, as in training: their faces, and their bodies
-                where these are not guessed.
+                unless these are guessed.
         """
         return [self._cut(image, person, people) for person in people]
 

@@ -1,4 +1,4 @@
-"""Finding faces in photos, without network: YuNet, whose weights come with the package, or another from a file."""
+"""Finds faces in photos, offline: by YuNet, whose weights come with the package, or another model in a file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,44 +16,44 @@ from mivolo_lite.inference.windows import Detection, merge, to_photo, windows
 from mivolo_lite.package_files import package_folder
 
 _COARSE, _FINE, _OVERLAP = 640, 1280, 240
-_LARGEST_SHRINK = 3.2  # of the parts of a photo: so most faces of 32 pixels are found, which are large enough to trust
-_SMALLEST = 96  # pixels of a photo's longer side, below which it is enlarged: a face of a few pixels is not found
+_LARGEST_SHRINK = 3.2  # of a photo's parts: most faces of 32 pixels, which are large enough to trust, are found
+_SMALLEST = 96  # pixels of a photo's longer side, below which it is enlarged: faces of a few pixels are not found
 _LOW_SCORE, _OVERLAPS, _MOST = 0.5, 0.4, 5000
 
 
 class Network(Protocol):
-    """What finds faces in an image of a limited size.
+    """A face detector for images of a limited size.
 
     Attributes:
-        name: as in reports.
-        side: most pixels of an image's side.
+        name: in reports.
+        side: largest side of an image in pixels.
     """
 
     name: str
     side: int
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        """All faces of an image (H, W, 3) uint8 RGB with a score over ``_LOW_SCORE``. Threads may call it together."""
+        """All faces of an image (H, W, 3) uint8 RGB with a score over ``_LOW_SCORE``. It is thread-safe."""
 
 
 class YuNet:
     """YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) through OpenCV, with five landmarks.
 
     Args:
-        path: an ONNX file that ``cv2.FaceDetectorYN`` takes; None for the package's own.
+        path: an ONNX file for ``cv2.FaceDetectorYN``; None for the package's own.
 
     Raises:
         UserError: no such file, or OpenCV cannot read it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path, self._lock = path, Lock()  # it works in memory of its own
-        # The file of OpenCV's model zoo has one size of images, on which OpenCV 5 insists: all are padded to it.
+        self._path, self._lock = path, Lock()  # the network keeps its buffers between calls
+        # OpenCV's model zoo has a file of fixed image size, which OpenCV 5 requires: all images are padded to it.
         self.name, self.side = (YUNET, 960) if path is None else (path.name, 640)
         file = package_folder("weights") / "yunet.onnx" if path is None else path
         if not file.is_file():
             raise UserError(f"--detector {file}: no such file; give {YUNET} or an ONNX file of YuNet")
-        # From its bytes: on Windows, OpenCV opens no path with letters that the system's code page lacks.
+        # Read as bytes, since on Windows OpenCV opens no path with letters outside the system's code page.
         model, none = np.frombuffer(read_file(file), np.uint8), np.empty(0, np.uint8)
         size = self.side, self.side
         try:
@@ -77,16 +77,16 @@ class YuNet:
             raise UserError(f"--detector {self._path}: OpenCV runs no YuNet in it: {_reason(error)}") from None
         faces = np.empty((0, 15)) if rows is None else rows.astype(float)
         if self._path is None:
-            # As libfacedetection gives them, so that crops stay those that the package's checkpoint was measured with.
-            # Fractions of pixels change nothing on average: 2.71 years for 2.73 on the FairFace sample.
+            # Like libfacedetection, so that crops are those on which the package's checkpoint was measured. Fractions
+            # of pixels change little on average: an MAE of 2.71 instead of 2.73 years on the FairFace sample.
             faces[:, :4] = np.trunc(faces[:, :4])
         return [_detection(face) for face in faces]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without OpenCV 5's warning that it has no targets, which nobody asked for."""
-    logging = vars(cv2.utils).get("logging")  # OpenCV 4.10, which has no such warning, has no such module
+    """A context without OpenCV 5's warning that it has no targets, which is irrelevant here."""
+    logging = vars(cv2.utils).get("logging")  # OpenCV 4.10 has neither the warning nor this module
     if logging is None:
         yield
         return
@@ -111,8 +111,8 @@ class FaceDetector:
     """Finds the faces of photos of any size.
 
     Args:
-        network: what looks at images of a limited size.
-        min_score: detections below are no faces.
+        network: detects faces in images of a limited size.
+        min_score: detections with a lower score are dropped.
 
     Raises:
         UserError: ``min_score`` is not a number from 0 to 1.
@@ -128,9 +128,9 @@ class FaceDetector:
         return self.network.name
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
-        """The faces of a photo (H, W, 3) uint8 RGB, the surest first.
+        """The faces of a photo (H, W, 3) uint8 RGB, highest score first.
 
-        Boxes are in tenths of its pixels, as tables hold them: what is cut at a table's boxes are then the same pixels.
+        Boxes are rounded to tenths of its pixels, as in tables, so that a table's boxes give the same crops.
         """
         enlarged, scale = _enlarged(image)
         fine = max(_FINE, round(max(image.shape[:2]) / _LARGEST_SHRINK))
@@ -157,11 +157,11 @@ def _scaled(detection: Detection, factor: float) -> Detection:
 
 
 def open_detector(name: str = YUNET, min_score: float = MIN_SCORE) -> FaceDetector:
-    """The detector that ``--detector`` names.
+    """The detector for ``--detector``.
 
     Args:
         name: ``yunet``, or an ONNX file of another YuNet.
-        min_score: detections below are no faces.
+        min_score: detections with a lower score are dropped.
 
     Raises:
         UserError: there is no such file or no network in it, or ``min_score`` is not from 0 to 1.
@@ -170,5 +170,5 @@ def open_detector(name: str = YUNET, min_score: float = MIN_SCORE) -> FaceDetect
 
 
 def current_name(name: str) -> str:
-    """A detector's name as it is now, where an older card or command names it."""
+    """A detector's current name, for the name in an older card or command."""
     return YUNET if name in FORMER_NAMES else name

@@ -10,7 +10,7 @@ from mivolo_lite.packing.crops import Box
 
 _FACE, _BODY, _TEXT = (255, 160, 0), (60, 140, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FAR = 1 << 20  # pixels, farther out than any photo is wide; OpenCV draws to no larger numbers than int32
+_FAR = 1 << 20  # pixels, larger than any photo; OpenCV's coordinates are int32
 
 
 def draw(image: np.ndarray, people: Sequence[Person], labels: Sequence[str] | None = None) -> np.ndarray:
@@ -19,7 +19,7 @@ def draw(image: np.ndarray, people: Sequence[Person], labels: Sequence[str] | No
     Args:
         image: the photo.
         people: with boxes in its pixels.
-        labels: texts in place of age and gender.
+        labels: texts instead of age and gender.
     """
     annotated = np.ascontiguousarray(image).copy()
     thickness = max(1, round(min(image.shape[:2]) / 300))
@@ -35,14 +35,14 @@ def draw(image: np.ndarray, people: Sequence[Person], labels: Sequence[str] | No
 
 
 def label_of(person: Person) -> str:
-    """``34 F``: the age in whole years and the gender; ``34? F`` where there is a reason to doubt it."""
+    """``34 F``: the age in whole years and the gender; ``34? F`` if there are flags."""
     if person.age is None:
         return "?"
     return f"{person.age:.0f}{'?' if person.flags else ''} {person.gender or ''}".strip()
 
 
 def _write(image: np.ndarray, text: str, box: Box, colour: tuple[int, int, int]) -> None:
-    """Text on a bar at a box's top, as wide as the box where that can be read, and inside the image."""
+    """Write text on a bar at a box's top, as wide as the box if that is legible, and inside the image."""
     scale = float(np.clip((box[2] - box[0]) / 90, 0.45, max(0.6, min(image.shape[:2]) / 500)))
     thickness = max(1, round(1.5 * scale))
     (width, height), base = cv2.getTextSize(text, _FONT, scale, thickness)

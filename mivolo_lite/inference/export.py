@@ -1,4 +1,4 @@
-"""An estimator as one file for other programs: ONNX, torch.export's, or a backbone's plain weights for timm."""
+"""Exports an estimator to one file for other programs: ONNX, torch.export, or a backbone's plain weights for timm."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from mivolo_lite.inference.onnx_file import open_onnx, require_onnx, write_onnx
 from mivolo_lite.inference.parity import Run, require_parity
 
 DESCRIPTION = "description.json"
-"""The extra file of a torch.export program with what ONNX files have as metadata."""
+"""The extra file of a torch.export program, with the metadata of ONNX files."""
 
 
 def export(
@@ -31,8 +31,8 @@ def export(
         checkpoint: as for ``Estimator.load``.
         out: the file; must not exist.
         format: ``onnx``, or ``torch`` for a program of torch.export.
-        precision: of the backbone; heads and answers are float32 in either.
-        tta: test-time augmentation inside the graph, see ``Estimator``; None for what the card says.
+        precision: of the backbone; heads and answers are always float32.
+        tta: test-time augmentation inside the graph, see ``Estimator``; None for the card's.
 
     Returns:
         A line for each comparison; see ``require_parity``.
@@ -55,7 +55,7 @@ def export(
             run = open_onnx(partial)
         else:
             extra = {DESCRIPTION: json.dumps(description, indent=1)}
-            with open(partial, "wb") as file:  # by its name, which ends in .partial, torch warns
+            with open(partial, "wb") as file:  # for a path that ends in .partial, torch warns
                 torch.export.save(program, file, extra_files=extra)
             run = open_program(partial)
         return require_parity(estimator, graph, run, precision)

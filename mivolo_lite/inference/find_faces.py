@@ -1,4 +1,4 @@
-"""Face boxes for a table of labels that has none, so that its photos are packed as ``predict`` will cut photos."""
+"""Adds face boxes to a table of labels without them, so that its photos are packed as ``predict`` cuts photos."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +29,11 @@ RESULT_FILES = (LABELS_FILE, REJECTED_FILE)
 
 @dataclass
 class Found:
-    """What became of the rows of a table.
+    """The outcome for the rows of a table.
 
     Attributes:
-        faces: rows that have a box now.
-        several: photos that show other faces besides.
+        faces: number of rows with a box.
+        several: number of photos with other faces as well.
         rejected: photos that are left out, each with the reason.
     """
 
@@ -54,21 +54,21 @@ def find_faces(
     """Write ``labels.csv``, the table with the boxes of the faces, and ``rejected.jsonl``.
 
     The labels belong to the largest and most central face of a photo. Its other faces become rows without labels,
-    which ``pack`` blanks out of bodies. Photos that an earlier call that was ended had done with the same settings are
-    not done again.
+    which ``pack`` blanks out of bodies. Photos that an interrupted call with the same settings has done are not
+    repeated.
 
     Args:
-        images: folder that the table's names of photos are relative to.
-        labels: the table: CSV, JSON lines or Parquet, a row a photo.
+        images: folder that the photos' names are relative to.
+        labels: the table: CSV, JSON lines or Parquet, with a row for each photo.
         out: folder of the two files.
         detector: finds the faces of a photo (H, W, 3) uint8 RGB.
-        settings: all that the boxes depend on beside the photos, for ``json``.
+        settings: everything that the boxes depend on, except the photos, for ``json``.
         path: column with the photos' names; a usual one by default.
-        delimiter: what separates a CSV's cells.
+        delimiter: separator of a CSV's cells.
 
     Raises:
         UserError: the table cannot be read, has boxes already or would be replaced, or no photo of it shows a face.
-        Unfinished: after Ctrl-C or an error of one line, or where the files cannot be written.
+        Unfinished: after Ctrl-C or an error of one line, or if the files cannot be written.
     """
     check_folder(images)
     table = read_table(labels, delimiter)
@@ -95,7 +95,7 @@ def find_faces(
 
 
 def _rows_of_photos(table: Table, name_column: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """The row of each photo, and the photos of several rows, of which only boxes could say which face is whose."""
+    """The row of each photo, and the photos with several rows, which only boxes could match to faces."""
     rows: dict[str, list[dict[str, str]]] = {}
     for line in table:
         rows.setdefault(line.cells[name_column], []).append(line.cells)
@@ -127,7 +127,7 @@ def _write(
     ambiguous: Sequence[dict[str, str]],
     out: Path,
 ) -> Found:
-    """Write both files. Raises UserError where that fails."""
+    """Write both files. Raises UserError if that fails."""
     found = Found(rejected=[*ambiguous])
     with written_csv(out / LABELS_FILE) as writer:
         writer.writerow([*columns, *FACE_COLUMNS])
@@ -135,7 +135,7 @@ def _write(
             labels = rows[number]
             for box in result.rows:
                 writer.writerow([*(labels.get(column) for column in columns), *box.values()])
-                labels = {name_column: labels[name_column]}  # of the other faces
+                labels = {name_column: labels[name_column]}  # for the other faces
             found.faces += len(result.rows) > 0
             found.several += len(result.rows) > 1
             nobody = [] if result.rows else [{"image": labels[name_column], "reason": "no face found"}]
@@ -146,7 +146,7 @@ def _write(
 
 
 def by_prominence(faces: Iterable[Box], width: int, height: int) -> list[Box]:
-    """Boxes, the largest and most central first: at a quarter of the photo's width from its middle, a face counts half.
+    """Boxes, the largest and most central first: at a quarter of the width from the photo's centre, a face counts half.
 
     Args:
         faces: in a photo of ``width`` times ``height`` pixels.

@@ -15,24 +15,24 @@ TOO_SMALL, BLURRED, CUT_OFF, TURNED = "too small to trust", "blurred", "cut off"
 DARK, OVEREXPOSED, NOT_UPRIGHT = "dark", "overexposed", "not upright"
 
 SAFE_SIDE = 32
-"""Pixels of a face's shorter side, below which errors grow by a quarter and more: benchmarks/results/predict.md."""
-_SOFT = 0.6  # the blur effect of 2 % of UTKFace's images, which look soft
+"""Pixels of a face's shorter side, below which errors grow by a quarter or more: benchmarks/results/predict.md."""
+_SOFT = 0.6  # blur effect that 2 % of UTKFace's images reach; they look blurred
 _DARK, _WHITE = 32, 250  # grey levels of a face, below and from which errors grow: benchmarks/results/exposure.md
-_BEYOND = 0.1  # share of a box's side that lies outside the photo
-_AT_EDGE = 0.15  # of a face's side; chips, whose faces fill them, have more between the landmarks and their edges
-_ASIDE = 0.8  # how far the nose may lie from the middle of the eyes, in half distances of the eyes: half profile
-_SURE = 0.92  # a score from which on faces are upright: four of five need no second look, of 8 ms
-_AROUND = 1.6  # longer sides of a face: the square in which it is looked for again
-_AGAIN = 96  # pixels of that square's side, with which 64 and 128 agree
+_BEYOND = 0.1  # share of a box's side outside the photo
+_AT_EDGE = 0.15  # share of a face's side; chips, whose faces fill them, have more between the landmarks and their edges
+_ASIDE = 0.8  # distance of the nose from the middle of the eyes, by half the eyes' distance: half profile
+_SURE = 0.92  # faces with this score are upright: four of five skip the second detection of 8 ms
+_AROUND = 1.6  # side of the square for the second detection, by the face's longer side
+_AGAIN = 96  # largest side of that square in pixels; 64 and 128 agree with it
 
 
 def flags_of(image: np.ndarray, person: Located, find_faces: Find | None = None) -> tuple[str, ...]:
-    """What is wrong with a person's face, or with the body where there is no face.
+    """The flags of a person's face, or of the body if there is no face.
 
     Args:
         image: (H, W, 3) uint8, the photo.
-        person: with boxes in its pixels. Without landmarks it is not known who is turned away.
-        find_faces: what found the faces. Without it, and of a box without a score, it is not known who is upright.
+        person: with boxes in its pixels. Turned faces are known only with landmarks.
+        find_faces: the face detector. Faces that are not upright are known only with it and a box's score.
     """
     box = person.face or person.body
     if box is None:
@@ -54,13 +54,13 @@ def flags_of(image: np.ndarray, person: Located, find_faces: Find | None = None)
 
 
 def _middle(grey: np.ndarray) -> np.ndarray:
-    """The middle half of a face's width and height, which has little of what is behind the face."""
+    """The middle half of a face's width and height, which has little background."""
     height, width = grey.shape
     return grey[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
 def _share_outside(box: Box, image: np.ndarray) -> float:
-    """The largest share of a box's width or height that is not in the photo."""
+    """The largest share of a box's width or height outside the photo."""
     height, width = image.shape[:2]
     across = max(-box[0], 0) + max(box[2] - width, 0)
     down = max(-box[1], 0) + max(box[3] - height, 0)
@@ -68,7 +68,7 @@ def _share_outside(box: Box, image: np.ndarray) -> float:
 
 
 def _is_cut_through(box: Box, landmarks: np.ndarray | None, image: np.ndarray) -> bool:
-    """Whether an eye, the nose or the mouth lies at the photo's edge, where detectors end a box of half a face."""
+    """Whether an eye, the nose or the mouth is at the photo's edge, where detectors end a box of half a face."""
     if landmarks is None:
         return False
     height, width = image.shape[:2]
@@ -77,7 +77,7 @@ def _is_cut_through(box: Box, landmarks: np.ndarray | None, image: np.ndarray) -
 
 
 def _is_turned(landmarks: np.ndarray) -> bool:
-    """Whether the nose lies far from the middle between the eyes, along the line through them."""
+    """Whether the nose is far from the middle between the eyes, along the line through them."""
     right_eye, left_eye, nose = landmarks[:3]
     line = left_eye - right_eye
     length = float(np.hypot(*line))
@@ -88,9 +88,9 @@ def _is_turned(landmarks: np.ndarray) -> bool:
 
 
 def _is_not_upright(image: np.ndarray, person: Located, find_faces: Find | None) -> bool:
-    """Whether the detector is surer of the face once it is turned by a quarter or a half.
+    """Whether the detector's score of the face rises when it is rotated by 90, 180 or 270 degrees.
 
-    The landmarks do not say it: YuNet puts the eyes of a face that is upside down where its mouth is.
+    The landmarks do not show it: YuNet puts the eyes of an upside-down face at its mouth.
     """
     if person.face is None or person.score is None or find_faces is None or person.score >= _SURE:
         return False
@@ -100,7 +100,7 @@ def _is_not_upright(image: np.ndarray, person: Located, find_faces: Find | None)
 
 
 def _square_around(image: np.ndarray, face: Box) -> np.ndarray:
-    """A face with some of its photo around it, at most ``_AGAIN`` pixels a side."""
+    """A face with some of its surroundings, at most ``_AGAIN`` pixels per side."""
     x, y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
     half = _AROUND * max(face[2] - face[0], face[3] - face[1]) / 2
     left, top, right, bottom = clip_box((x - half, y - half, x + half, y + half), image)

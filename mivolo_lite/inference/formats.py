@@ -1,9 +1,9 @@
-"""What ``mivolo-lite export`` writes. Its command line reads this module, so it imports no torch."""
+"""Formats of ``mivolo-lite export``. Its command line reads this module, so it does not import torch."""
 
 from typing import Literal
 
 Precision = Literal["fp32", "fp16"]
-"""The backbone's numbers; heads and answers are float32 in either."""
+"""The precision of the backbone; heads and answers are always float32."""
 
 GraphFormat = Literal["onnx", "torch"]
 """Formats of the whole estimator: ONNX, or a program of torch.export."""

@@ -1,4 +1,4 @@
-"""Videos frame by frame, in constant memory, through PyAV."""
+"""Reads and writes videos frame by frame, in constant memory, through PyAV."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from mivolo_lite.images.jpeg import MAX_MEGAPIXELS, BrokenJpeg, check_size
 from mivolo_lite.paths import is_url, proxy_options
 
 _CODECS = "libx264", "mpeg4"
-"""For annotated videos: the first that this PyAV has."""
+"""For annotated videos: the first one in this PyAV is used."""
 
 _CLOCK = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
@@ -31,11 +31,11 @@ class Frame(NamedTuple):
 
 
 class UnusableVideo(Exception):
-    """A video, or the rest of one, that cannot be read; the message is the reason."""
+    """A video or its rest cannot be read; the message is the reason."""
 
 
 def import_av() -> Any:
-    """PyAV. Raises UserError where it is not installed."""
+    """PyAV. Raises UserError if it is not installed."""
     try:
         import av
     except ImportError:
@@ -45,7 +45,7 @@ def import_av() -> Any:
 
 @contextmanager
 def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
-    """Frames a second of a file or a URL, and its frames, decoded as they are asked for.
+    """The frames per second of a file or a URL, and its frames, decoded lazily.
 
     Raises:
         UnusableVideo: no video, or damaged, also later from the frames; or PyAV is not installed.
@@ -55,7 +55,7 @@ def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
     except UserError as missing:
         raise UnusableVideo(str(missing)) from None
     with _opened(address) as file, _reading(av, file) as container:
-        stream = container.streams.best("video")  # no cover, where there is more than that
+        stream = container.streams.best("video")  # not a cover image, if there are other streams
         if stream is None:
             raise UnusableVideo("holds no video")
         if stream.codec_context is None:
@@ -70,19 +70,19 @@ def open_video(address: str) -> Iterator[tuple[Fraction, Iterator[Frame]]]:
 
 @contextmanager
 def _opened(address: str) -> Iterator[Any]:
-    """What PyAV opens: a path, or a URL's file, read in blocks."""
+    """The input of PyAV: a path, or a URL's file, read in blocks."""
     if not is_url(address):
-        if os.path.exists(address) and not os.path.isfile(address):  # a named pipe would be waited for
+        if os.path.exists(address) and not os.path.isfile(address):  # a named pipe would block
             raise UnusableVideo("is a folder, a pipe or a device, not a file")
         yield address
         return
     import fsspec
 
     try:
-        # To fsspec.open, the ? of a signed URL is a pattern.
+        # fsspec.open would read the ? of a signed URL as a pattern.
         storage, path = fsspec.url_to_fs(address, **proxy_options(address))
         file = storage.open(path, "rb")
-    except Exception as error:  # each storage has exceptions of its own
+    except Exception as error:  # each storage has its own exceptions
         raise UnusableVideo(f"cannot be read: {_reason(error)}") from None
     with file:
         yield file
@@ -91,12 +91,12 @@ def _opened(address: str) -> Iterator[Any]:
 def _reading(av: Any, file: Any) -> Any:
     try:
         return av.open(file)
-    except Exception as error:  # FFmpeg's, or those of the storage
+    except Exception as error:  # of FFmpeg or of the storage
         raise UnusableVideo(f"unreadable video: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # HTTP's says the address alone
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:  # HTTP's has only the address
         error = error.__cause__  # type: ignore[assignment]
     text = getattr(error, "strerror", None) or one_line(error)
     return without_credentials(text)[:200]
@@ -108,14 +108,14 @@ def _frames(av: Any, container: Any, stream: Any) -> Iterator[Frame]:
     try:
         for number, frame in enumerate(container.decode(stream)):
             damaged += frame.is_corrupt
-            seconds = number / rate if frame.time is None else frame.time - start  # as players count
+            seconds = number / rate if frame.time is None else frame.time - start  # as in players
             longest, latest = max(longest, seconds - latest), seconds
             end = seconds + float((frame.duration or 0) * frame.time_base)
             yield Frame(number, seconds, _upright(av, frame, stream))
-    except Exception as error:  # FFmpeg's, or those of the storage
+    except Exception as error:  # of FFmpeg or of the storage
         raise UnusableVideo(f"damaged: {_reason(error)}") from None
     duration = _duration(stream)
-    if duration - end > 2 * longest:  # FFmpeg takes the end of some files for the end of the video
+    if duration - end > 2 * longest:  # for some cut-off files, FFmpeg reports the end of the video
         raise UnusableVideo(f"cut off after {end:.1f} of {duration:.1f} seconds")
     if damaged:
         raise UnusableVideo(f"damaged frames: {damaged} of {number + 1}; the file is damaged or cut off")
@@ -125,12 +125,12 @@ def _upright(av: Any, frame: Any, stream: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a frame, as players show it."""
     width, matrix = _shown_width(frame.width, stream), _matrix_of(av, frame)
     image = frame.to_ndarray(width=width, format="rgb24", src_colorspace=matrix)
-    turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as a phone's display matrix has it
+    turns = round((frame.rotation or 0) / 90) % 4  # anticlockwise, as in a phone's display matrix
     return np.ascontiguousarray(np.rot90(image, turns))
 
 
 def _duration(stream: Any) -> float:
-    """The seconds of a video as its file says them; 0 where it does not."""
+    """The duration of a video in seconds, as recorded in its file; 0 if it is not."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     clock = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
@@ -138,12 +138,12 @@ def _duration(stream: Any) -> float:
 
 
 def _shown_width(width: int, stream: Any) -> int:
-    """The width at which players show a frame: some videos have pixels that are no squares, which narrow a face."""
+    """The width at which players show a frame: some videos have non-square pixels, which make faces narrower."""
     return max(1, round(width * (stream.sample_aspect_ratio or 1)))
 
 
 def _matrix_of(av: Any, frame: Any) -> Any:
-    """The matrix of the colours of a frame that does not name it, as players guess it; None where it does."""
+    """The colour matrix for a frame that does not specify it, as in players; None if it does."""
     return _usual_matrix(av, frame.width, frame.height) if frame.colorspace == _UNSPECIFIED else None
 
 
@@ -158,7 +158,7 @@ class VideoWriter:
 
     Args:
         path: of the file.
-        rate: frames a second.
+        rate: frames per second.
     """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
@@ -166,7 +166,7 @@ class VideoWriter:
         self._container: Any = None
 
     def write(self, image: np.ndarray) -> None:
-        """Append (H, W, 3) uint8 RGB. All frames have the size of the first, to which others are scaled."""
+        """Append (H, W, 3) uint8 RGB. Frames of another size than the first are scaled to it."""
         if self._container is None:
             self._open(image.shape[1], image.shape[0])
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -175,7 +175,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame.reformat(width, height, "yuv420p", dst_colorspace=matrix)))
 
     def close(self) -> None:
-        """Finish the file, where there was any frame."""
+        """Finish the file, if there was any frame."""
         if self._container is not None:
             self._container.mux(self._stream.encode())
             self._container.close()

@@ -1,4 +1,4 @@
-"""An estimator as one graph: uint8 images to years, genders and tasks. Normalisation and decoding are inside."""
+"""An estimator as one graph, from uint8 images to years, genders and tasks, with normalisation and decoding inside."""
 
 import copy
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from mivolo_lite.labels import GENDERS
 from mivolo_lite.tasks import Task
 
 PRESENT = "has_"
-"""Begins the name of the input that says which samples have an image."""
+"""Prefix of the masks of samples that have an image."""
 
 MIXED = "mixed"
 
 AGE, PROBABILITY, GENDER = "age", "age_probability", "gender"
-"""Names of outputs; tasks' are their own."""
+"""Names of outputs; those of tasks are the tasks' names."""
 
 
 class Graph(nn.Module):
-    """A frozen copy of an estimator whose inputs and outputs are tensors.
+    """A frozen copy of an estimator with tensors as inputs and outputs.
 
-    The inputs, by position, are (B, 3, S, S) uint8 RGB images of each input of the model. Of two inputs, a
-    (B,) bool for each follows: which samples have the image. The pixels of the others are not looked at.
+    The inputs, by position, are (B, 3, S, S) uint8 RGB images of each input of the model. With two inputs, a (B,) bool
+    mask for each follows: which samples have the image. The pixels of the others are ignored.
 
     Args:
         estimator: on the CPU.
@@ -57,10 +57,10 @@ class Graph(nn.Module):
         return self.estimator.inputs
 
     def example(self, batch: int, absent: str | None = None) -> tuple[Tensor, ...]:
-        """Inputs of so many samples, all with random pixels.
+        """Example inputs, all with random pixels.
 
         Args:
-            batch: how many.
+            batch: number of samples.
             absent: an image that none of them has, or ``MIXED`` for samples that have only the first, only the second
                 and both in turn.
         """
@@ -82,7 +82,7 @@ class Graph(nn.Module):
         return answers(self.estimator, self._mirrored_outputs(inputs) if self.mirrors else self._outputs(inputs))
 
     def _mirrored_outputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Of images and mirror images as one batch: OpenCV cannot read weights that two convolutions share."""
+        """Outputs of images and mirror images as one batch: OpenCV cannot read weights that two convolutions share."""
         mirrored = [tensor.flip(-1) if tensor.ndim == 4 else tensor for tensor in inputs]
         pairs = [torch.cat(pair) for pair in zip(inputs, mirrored, strict=True)]
         halves = {name: output.unflatten(0, (2, -1)).unbind() for name, output in self._outputs(pairs).items()}
@@ -98,7 +98,7 @@ class Graph(nn.Module):
 
 
 def answers(estimator: Estimator, output: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What an estimator's raw outputs mean, by the names of a graph's outputs, in float32."""
+    """The decoded answers of an estimator's raw outputs, by the names of a graph's outputs, in float32."""
     age, gender = estimator.estimate(output)
     named = {AGE: age.age, PROBABILITY: age.probability, GENDER: gender}
     named |= {task.name: _answer(task, output[task.name].float()) for task in estimator.tasks}
@@ -113,7 +113,7 @@ def _answer(task: Task, output: Tensor) -> Tensor:
 
 
 def trace(graph: Graph) -> ExportedProgram:
-    """The graph as torch.export's program, of any batch.
+    """The graph as a program of torch.export, for any batch size.
 
     Raises:
         UserError: a layer of the backbone cannot be exported.
@@ -123,13 +123,13 @@ def trace(graph: Graph) -> ExportedProgram:
     try:
         with torch.no_grad():
             return torch.export.export(graph, graph.example(2), dynamic_shapes={"inputs": shapes})
-    except Exception as error:  # torch names what it cannot trace by many exceptions
+    except Exception as error:  # torch raises many kinds of exceptions for what it cannot trace
         name = graph.estimator.card.model["name"]
         raise UserError(f"export: torch.export cannot trace this {name} model: {first_line(error)}") from error
 
 
 def describe(graph: Graph, precision: Precision) -> dict[str, Any]:
-    """What a user of the file must know to give it images and to read its answers, as plain values."""
+    """Facts for users of the file, to prepare its images and to interpret its answers, as plain values."""
     card, size = graph.estimator.card.to_share(), graph.estimator.card.image_size
     return {
         "package": f"mivolo_lite {__version__}",

@@ -1,4 +1,4 @@
-"""The page of a published checkpoint: what it is, how to load it, what it was trained on, how it errs."""
+"""The page of a published checkpoint: the model, how to load it, its training data, its errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ LICENCES = {
     "utkface": "UTKFace: for non-commercial research",
     "fairface": "FairFace: CC BY 4.0, to be named: Kärkkäinen and Joo, WACV 2021",
 }
-"""What is known of data sets whose name is part of a folder's name."""
+"""Known facts on data sets whose name is part of a folder's name."""
 
 UNKNOWN = "not stated by whoever published this"
 
@@ -40,9 +40,9 @@ def model_card(
     Args:
         card: of the checkpoint.
         repo: ``user/name``.
-        training: folders or URLs that it was trained on, as far as they are known.
-        evaluation: ``metrics.json`` of an evaluation; without one, the validation metrics of the card are shown.
-        licence: of the weights, as the hub names licences; that of the card where it is empty.
+        training: folders or URLs of its training data, if known.
+        evaluation: ``metrics.json`` of an evaluation; without one, the page shows the card's validation metrics.
+        licence: of the weights, by its name on the hub; the card's if it is empty.
         data_licences: sentences on the data and their licences.
         files: names of the other files of the repository.
     """
@@ -76,7 +76,7 @@ def _head(card: Card, licence: str, has_onnx: bool) -> str:
 
 
 def _images(card: Card) -> str:
-    model = card.models[0]  # those of an ensemble look at the same
+    model = card.models[0]  # those of an ensemble have the same inputs
     both = model.get("input") == "both" or model["name"] == "dual"
     return "a crop of the face, of the body, or of both" if both else f"a crop of the {model.get('input', 'face')}"
 

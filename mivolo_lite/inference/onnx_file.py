@@ -1,4 +1,4 @@
-"""ONNX files of a graph: operators that TensorRT has, a symbolic batch, and the description in the metadata."""
+"""Writes ONNX files: operators that TensorRT has, a symbolic batch size, and the description in the metadata."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from mivolo_lite.inference.plain_operators import PLAIN
 OPSET, BATCH = 18, "batch"
 
 MOST_BYTES = 2**31 - 1
-"""Bytes that an ONNX file may have, as any protobuf message."""
+"""Largest ONNX file in bytes, as for any protobuf message."""
 
 
 def write_onnx(program: ExportedProgram, graph: Graph, description: dict[str, Any], path: Path) -> None:
@@ -27,31 +27,31 @@ def write_onnx(program: ExportedProgram, graph: Graph, description: dict[str, An
 
     Args:
         program: the traced graph.
-        graph: names its inputs and outputs.
+        graph: has the names of inputs and outputs.
         description: a value for each key of the file's metadata, written as JSON.
         path: of the file.
 
     Raises:
-        UserError: the packages of ``mivolo-lite[export]`` are missing, or the model is larger than such a file can be.
+        UserError: the packages of ``mivolo-lite[export]`` are missing, or the model is too large for such a file.
     """
     require_onnx()
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     if sum(tensor.nbytes for tensor in graph.state_dict().values()) > MOST_BYTES:
         raise UserError("export: the model is larger than 2 GB, which no ONNX file holds; try --precision fp16")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's operators, which none here uses
-    with warnings.catch_warnings(action="ignore"):  # of inputs that share the dimension
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's operators, unused here
+    with warnings.catch_warnings(action="ignore"):  # warnings of inputs that share the dimension
         onnx_program = torch.onnx.export(
             program.run_decompositions(PLAIN),
             input_names=list(graph.input_names),
             output_names=list(graph.output_names),
             opset_version=OPSET,
-            dynamic_shapes=[{0: BATCH} for _ in graph.input_names],  # the program forgets how its dimension was named
+            dynamic_shapes=[{0: BATCH} for _ in graph.input_names],  # the program does not keep its dimension's name
             dynamo=True,
             verbose=False,
         )
-    assert onnx_program is not None  # torch gives None where it writes the file itself
-    ClearMetadataAndDocStringPass()(onnx_program.model)  # the exporter leaves stack traces with this machine's paths
+    assert onnx_program is not None  # torch returns None if it writes the file itself
+    ClearMetadataAndDocStringPass()(onnx_program.model)  # the exporter adds stack traces with this machine's paths
     onnx_program.model.metadata_props.update({key: json.dumps(value) for key, value in description.items()})
     onnx_program.save(path, external_data=False)
 
@@ -71,7 +71,7 @@ def open_onnx(path: Path) -> Run:
 
 
 def require_onnx() -> None:
-    """Raise UserError where what writes and runs ONNX files is not installed."""
+    """Raise UserError if a package that writes or runs ONNX files is missing."""
     try:
         import onnx_ir  # noqa: F401
         import onnxruntime  # noqa: F401

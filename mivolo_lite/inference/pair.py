@@ -1,4 +1,4 @@
-"""Faces and bodies of one photo, paired so that the sum of what the pairs share is largest (Kuhn, 1955)."""
+"""Pairs the faces and bodies of a photo with the largest sum of overlaps (Hungarian algorithm; Kuhn, 1955)."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from mivolo_lite.inference.windows import Detection
 from mivolo_lite.packing.crops import Box, intersection
 
 _LEAST = 0.5
-"""A face of which less than this share lies in a body is not of that body."""
+"""Smallest share of a face inside a body of the same person."""
 
 
 def pair(faces: Sequence[Detection], bodies: Sequence[Detection]) -> list[Located]:
-    """Every face and every body once, together where they are one person's; people with faces come first."""
+    """Every face and every body once, paired if they are of one person; people with faces come first."""
     shares = np.array([_fit(face.box, body.box) for face in faces for body in bodies])
     shares = shares.reshape(len(faces), len(bodies))
     pairs = {
@@ -31,7 +31,7 @@ def pair(faces: Sequence[Detection], bodies: Sequence[Detection]) -> list[Locate
 
 
 def _fit(face: Box, body: Box) -> float:
-    """The share of a face in the upper half of a body, less a little for a face far from the middle of its top."""
+    """The share of a face in a body's upper half, minus a little for a distance from the middle of its top edge."""
     top_half = body[0], body[1], body[2], (body[1] + body[3]) / 2
     area = (face[2] - face[0]) * (face[3] - face[1])
     if area <= 0:

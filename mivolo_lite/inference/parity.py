@@ -1,4 +1,4 @@
-"""An exported file's answers against those of the estimator that it was made of."""
+"""Compares an exported file's answers with those of its estimator."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,28 +12,28 @@ from mivolo_lite.inference.formats import Precision
 from mivolo_lite.inference.graph import AGE, MIXED, PROBABILITY, Graph, answers
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""An exported file: a graph's inputs to its outputs, in their orders."""
+"""An exported file as a function from a graph's inputs to its outputs, in their orders."""
 
 BATCHES = (1, 2, 5)
 
 CASES = {None: "", MIXED: ", each image missing in some"}
 
 YEARS = {"fp32": 1e-3, "fp16": 0.5}
-"""The largest difference of an age in years, by precision."""
+"""The largest allowed difference of an age in years, by precision."""
 
 OTHERS = {"fp32": 1e-3, "fp16": 0.05}
-"""The same of a probability, a number or a coordinate of a vector, relative to the largest where that exceeds 1."""
+"""The same for a probability, a number or a coordinate of a vector, relative to the largest value if that exceeds 1."""
 
 STEP = 1.0
-"""Years between two answers of a method that answers in whole years; rounding decides where it changes over."""
+"""Years between two answers of a method with whole years, of which rounding may select either."""
 
 
 def require_parity(estimator: Estimator, graph: Graph, run: Run, precision: Precision) -> list[str]:
-    """Compare at batches of 1, 2 and 5, with all images and without each of them.
+    """Compare at batch sizes of 1, 2 and 5, with all images and without each of them.
 
     Args:
-        estimator: what was exported.
-        graph: made of it.
+        estimator: the exported one.
+        graph: made from it.
         run: the exported file.
         precision: of the backbone, which sets the bounds.
 
@@ -80,8 +80,8 @@ def _differences(
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """The largest difference of each answer, and its bounds by precision.
 
-    Ages in whole years, as of a median, jump where rounding decides. Of such, the mean must be within the bound, the
-    answer within a year more.
+    Ages in whole years, such as medians, jump where rounding decides. For these, the mean must be within the bound, and
+    the answer within one more year.
     """
     differences = {name: (_largest(value, exported[name]), OTHERS) for name, value in expected.items() if name != AGE}
     age, years = float((expected[AGE] - exported[AGE]).abs().max()), YEARS
@@ -94,6 +94,6 @@ def _differences(
 
 
 def _largest(expected: Tensor, exported: Tensor) -> float:
-    """The largest difference, relative to the largest answer where that exceeds 1; NaN where an answer is NaN."""
+    """The largest difference, relative to the largest answer if that exceeds 1; NaN if an answer is NaN."""
     scale = max(1.0, float(expected.abs().max()))
     return float((expected - exported).abs().max()) / scale

@@ -1,4 +1,4 @@
-"""What a command has done so far, in files that outlive whatever ends it: the same command resumes."""
+"""The results of a command so far, in files that remain when it ends for any reason: the same command resumes."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from mivolo_lite.inference.work import Result
 from mivolo_lite.shards.index import INFO_FILE
 
 UNFINISHED = "unfinished"
-"""The folder of partial results, in that of the results."""
+"""The folder of partial results, inside that of the results."""
 
 _SETTINGS, _LOCK = "run.json", "lock"  # earlier versions, whose lines had no `more`, wrote settings.json
 
 
 class _Line(NamedTuple):
-    """A line of a file: an item's key, what its file was like, and one of its results."""
+    """A line of a file: an item's key, the stamp of its file, and one of its results."""
 
     key: str
     stamp: list[int] | None
@@ -34,7 +34,7 @@ class _Line(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """Where the lines of an item begin, what its file was like, and what came of it so far."""
+    """The position of an item's lines, the stamp of its file, and the state of its results."""
 
     path: Path
     offset: int
@@ -44,15 +44,15 @@ class _Entry(NamedTuple):
 
 
 class PartialResults:
-    """A file for each process of each start: a line of JSON for each result, a list as ``_Line``.
+    """A file for each process of each start, with a JSON line for each result: the fields of ``_Line`` as a list.
 
-    Items are known by their names, so photos may be added and removed before the command resumes.
+    Items are identified by name, so photos may be added and removed before the command resumes.
 
     Args:
         out: folder of the results.
         items: all of them.
-        tables: names of the files there that the results end in.
-        numbered: whether an item's place in the list counts too, as for the names of annotated photos.
+        tables: names of the final files in it.
+        numbered: whether an item's position in the list counts too, as for the names of annotated photos.
     """
 
     def __init__(self, out: Path, items: Sequence[Item], tables: Sequence[str] = (), numbered: bool = False) -> None:
@@ -63,11 +63,11 @@ class PartialResults:
         seen: Counter[str] = Counter()
         for number, item in enumerate(items):
             name = f"{item.name} {item.samples.start}"
-            self.keys.append(f"{name} {number if numbered else seen[name]}")  # a photo may be given twice
+            self.keys.append(f"{name} {number if numbered else seen[name]}")  # the same photo may be listed twice
             seen[name] += 1
 
     def begin(self, settings: Mapping[str, Any]) -> str:
-        """Keep what was done with the same settings; of others, nothing, which the answer says. Earlier tables go.
+        """Keep results with the same settings. Otherwise discard them and return a note. Earlier tables are removed.
 
         Raises:
             UserError: the folder cannot be written, or another command writes there.
@@ -76,7 +76,7 @@ class PartialResults:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / _LOCK, "wb")  # until this process ends or removes the folder
             lock_or_explain(self._lock, self.folder.parent)
-            for table in self.tables:  # not sooner: another command may be writing them
+            for table in self.tables:  # only after locking: another command may be writing them
                 table.unlink(missing_ok=True)
             earlier = self._settings()
             if earlier == settings:
@@ -91,7 +91,7 @@ class PartialResults:
         return "begins anew: nothing says how the unfinished run there began" if unfinished else ""
 
     def done(self) -> dict[int, bool]:
-        """The numbers of the items that are done and whose files have not changed since; True of those rejected."""
+        """The numbers of done items whose files have not changed since; True for rejected ones."""
         entries = self._entries()
         found = ((number, item, entries.get(self.keys[number])) for number, item in enumerate(self.items))
         return {
@@ -101,10 +101,10 @@ class PartialResults:
         }
 
     def write(self, results: Iterator[tuple[int, Result]], rank: int) -> None:
-        """Write a process's results as they come. Raises UserError where that fails."""
+        """Write a process's results as they come. Raises UserError if that fails."""
         path = self.folder / f"{time.time_ns():020d}-{rank:05d}.jsonl"
         with explain_write_errors(path):
-            file = open(path, "wb", buffering=0)  # a buffer that a full disk does not take would stay in it
+            file = open(path, "wb", buffering=0)  # a buffer would keep what a full disk rejects
         with file:
             for number, result in results:
                 columns = result.rows, result.tracks, result.rejected, result.more
@@ -115,7 +115,7 @@ class PartialResults:
                         data = data[file.write(data) :]
 
     def results(self) -> Iterator[tuple[int, Result]]:
-        """The results of what is done, in the order of the items and with their numbers."""
+        """The results so far, in the order of the items and with their numbers."""
         entries = self._entries()
         with ExitStack() as opened:
             files = {path: opened.enter_context(open(path, "rb")) for path in self._files()}
@@ -126,7 +126,7 @@ class PartialResults:
                     yield from ((number, result) for result in _results(file, key))
 
     def remove(self) -> None:
-        """Remove it: its results are written elsewhere."""
+        """Remove the folder, after its results were written elsewhere."""
         if self._lock is not None:
             self._lock.close()
         shutil.rmtree(self.folder)
@@ -138,7 +138,7 @@ class PartialResults:
             return {}
 
     def _files(self) -> list[Path]:
-        """The oldest first: where an item is in several, the last one counts."""
+        """The files, oldest first: if an item is in several, the last one counts."""
         return sorted(self.folder.glob("*.jsonl"))
 
     def _entries(self) -> dict[str, _Entry]:
@@ -146,7 +146,7 @@ class PartialResults:
 
 
 def _stamp(item: Item) -> list[int] | None:
-    """The size and the time of the last change of an item's file; None for a URL."""
+    """The size and modification time of an item's file; None for a URL."""
     try:
         state = os.stat(item.address if item.kind != "shards" else os.path.join(item.address, INFO_FILE))
     except (OSError, ValueError):
@@ -155,7 +155,7 @@ def _stamp(item: Item) -> list[int] | None:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
-    """The items of a file as each of its lines leaves them. An item is rejected with its last result or not at all."""
+    """The items of a file, updated by each of its lines. An item is rejected with its last result or not at all."""
     last, start, offset = None, 0, 0
     with open(path, "rb") as file:
         for line, size in _whole_lines(file):
@@ -170,6 +170,6 @@ def _results(file: BinaryIO, key: str) -> Iterator[Result]:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[tuple[_Line, int]]:
-    """Lines and their bytes, without what a killed process or a full disk cut off."""
+    """The complete lines and their bytes, without one that a killed process or a full disk cut off."""
     for line in takewhile(lambda line: line.endswith(b"\n"), file):
         yield _Line(*json.loads(line)), len(line)

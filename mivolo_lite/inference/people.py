@@ -1,4 +1,4 @@
-"""The people of a photo: where they are, and what is estimated of them."""
+"""The people of a photo: their boxes, and their estimates."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from mivolo_lite.packing.crops import Box
 
 
 class Located(NamedTuple):
-    """Where a person is in a photo.
+    """The boxes of a person in a photo.
 
     Attributes:
-        face, body: corners in pixels, None where there is none.
-        score: of the detector for the face, or for the body where there is no face; None for boxes from a file.
-        landmarks: (5, 2) pixels, None where the detector gives none.
+        face, body: corners in pixels, None if there is none.
+        score: of the detector for the face, or for the body if there is no face; None for boxes from a file.
+        landmarks: (5, 2) pixels, None if the detector has none.
     """
 
     face: Box | None
@@ -24,7 +24,7 @@ class Located(NamedTuple):
 
 
 def likelier_gender(female: float | None) -> tuple[str | None, float | None]:
-    """The likelier gender and its probability by the log odds of ``F``; None twice where these are not known."""
+    """The more probable gender and its probability, from the log odds of ``F``; None twice if these are unknown."""
     if female is None:
         return None, None
     return ("F" if female > 0 else "M"), float(1 / (1 + np.exp(-abs(female))))
@@ -48,15 +48,15 @@ class Person:
     """A person of a photo, with the estimates.
 
     Attributes:
-        face, body: boxes (x0, y0, x1, y1) in pixels of the upright photo, None where there is none.
-        age: in years; None where no crop could be cut, for which ``flags`` has the reason.
+        face, body: boxes (x0, y0, x1, y1) in pixels of the upright photo, None if there is none.
+        age: in years; None if no crop could be cut, for the reason in ``flags``.
         age_interval: lower and upper end in years that hold the true age with the checkpoint's calibrated probability;
             None without a calibration. In files, whose cells hold one number, ``age_lower`` and ``age_upper``.
-        age_spread: standard deviation of the estimate's distribution in years; None where the method has none.
-        gender: ``M`` or ``F``; None where the model does not estimate it.
+        age_spread: standard deviation of the estimate's distribution in years; None if the method has none.
+        gender: ``M`` or ``F``; None if the model does not estimate it.
         gender_probability: of that gender, 0.5 to 1.
         tasks: the other answers by their names.
-        inputs: of ``face`` and ``body``, the crops that the estimate was made from.
+        inputs: of ``face`` and ``body``, the crops used for the estimate.
         score: of the detector, 0 to 1; None for boxes from a file.
         flags: reasons to trust the estimate less, in words.
     """

@@ -1,4 +1,4 @@
-"""Layers of exported graphs in the form that most runtimes read: a few common operators, of static shapes."""
+"""Layers of exported graphs in a form that most runtimes read: a few common operators, with static shapes."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def gelu(x: Tensor, *, approximate: str = "none") -> Any:
-    """GELU with its factors in the order that runtimes know as one; in the exporter's order OpenCV 5.0.0 crashes."""
+    """GELU with its factors in the order that runtimes fuse; OpenCV 5.0.0 crashes on the exporter's order."""
     if approximate != "none":
         return NotImplemented
     return x * (1 + torch.erf(x / math.sqrt(2))) * 0.5
@@ -26,7 +26,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Attention by two products. The exporter's transposes the keys by way of their shape, at ten operators a layer."""
+    """Attention by two products. The exporter's transposes the keys through their shape: ten operators per layer."""
     if dropout_p or is_causal or enable_gqa:
         return NotImplemented
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -38,4 +38,4 @@ PLAIN: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.gelu.default: gelu,
     torch.ops.aten.scaled_dot_product_attention.default: attention,
 }
-"""Decompositions of torch's operators; one that answers ``NotImplemented`` leaves its operator as it is."""
+"""Decompositions of torch's operators; if one returns ``NotImplemented``, the operator stays."""

@@ -1,4 +1,4 @@
-"""The command ``predict``: a list of work, shared out over processes, to rows in files."""
+"""The command ``predict``: from a list of items, divided among processes, to rows in files."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from mivolo_lite.shards.index import ShardIndex
 from mivolo_lite.shards.rejects import REJECTED_FILE
 from mivolo_lite.shards.storage import open_shards
 
-_MEGAPIXELS = 64e6  # of photos that are held at once
+_MEGAPIXELS = 64e6  # pixels of photos in memory at once
 _BLOCK_SAMPLES = 256
 _ANNOTATED_QUALITY, _JPEG_SIDE = 90, 65500
 
@@ -49,12 +49,12 @@ def run_items(
     """The results of numbered items, in their order; a long video gives several.
 
     Args:
-        predictor: estimates.
+        predictor: estimates people.
         items: with their numbers.
-        options: how they are read.
+        options: how items are read.
         hidden: show no progress bar.
     """
-    load_index = lru_cache(maxsize=1)(ShardIndex.load)  # once for all stretches of a data set
+    load_index = lru_cache(maxsize=1)(ShardIndex.load)  # once for all spans of a data set
     bar = tqdm(total=len(items), desc="predicting", unit="", leave=False, disable=hidden or None)
     with bar:
         for group in _groups(items, options.batch):
@@ -74,7 +74,7 @@ def run_items(
 
 
 def _groups(items: Sequence[tuple[int, Item]], most: int) -> Iterator[list[tuple[int, Item]]]:
-    """Up to so many neighbouring images together, everything else alone."""
+    """Up to ``most`` consecutive images together, everything else alone."""
     for is_image, neighbours in groupby(items, key=lambda numbered: numbered[1].kind == "image"):
         while group := list(islice(neighbours, most if is_image else 1)):
             yield group
@@ -109,7 +109,7 @@ def _estimated(predictor: Predictor, photos: Sequence[_Photo], options: PredictO
 
 
 def _annotated_jpeg(image: np.ndarray, people: Sequence[Person]) -> bytes:
-    """The photo with boxes and ages; panoramas are shrunk to what a JPEG can hold."""
+    """The photo with boxes and ages; panoramas are shrunk to the largest size of a JPEG."""
     annotated = draw(image, people)
     if max(annotated.shape) > _JPEG_SIDE:
         annotated = resize(annotated, *fitted(annotated.shape[1], annotated.shape[0], _JPEG_SIDE))
@@ -117,7 +117,7 @@ def _annotated_jpeg(image: np.ndarray, people: Sequence[Person]) -> bytes:
 
 
 def _shards(predictor: Predictor, item: Item, index: ShardIndex) -> Iterator[Result]:
-    """The samples of a stretch of shards, whose crops are cut already."""
+    """The samples of a span of shards, whose crops are cut already."""
     reader = open_shards(index, _BLOCK_SAMPLES)
     reader.prepare(np.arange(item.samples.start, item.samples.stop), ())
     read = partial(_member, index, reader)
@@ -140,24 +140,24 @@ def predict(
     settings: Mapping[str, Any],
     processes: Processes,
 ) -> dict[str, int] | None:
-    """Write ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, of videos, ``tracks.csv``.
+    """Write ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, for videos, ``tracks.csv``.
 
-    What an earlier call that was ended had estimated with the same settings is not estimated again.
+    Estimates of an interrupted call with the same settings are not repeated.
 
     Args:
-        predictor: estimates, on this process's device.
-        items: the work of all processes.
-        out: folder for the results; made where it is missing.
+        predictor: estimates people, on this process's device.
+        items: of all processes.
+        out: folder for the results; created if it is missing.
         options: how items are read.
-        settings: all that results depend on, for ``json``.
-        processes: this one, and those that it shares the items with.
+        settings: everything that results depend on, for ``json``.
+        processes: this one, and those that share the items with it.
 
     Returns:
         the numbers of ``rows`` and of ``rejected`` items; None from all processes but the first.
 
     Raises:
         UserError: ``out`` holds other results, or cannot be written; or the model's answers are no numbers.
-        Unfinished: after Ctrl-C or an error of one line in a single process, or where results cannot be written.
+        Unfinished: after Ctrl-C or an error of one line in a single process, or if results cannot be written.
     """
     if processes.world_size > 1:
         cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""From photos to people with ages: finding, pairing, cutting and estimating in one object."""
+"""From photos to people with ages: detection, pairing, cutting and estimation in one object."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -35,24 +35,24 @@ from mivolo_lite.packing.sources.cutting import Crops
 ImageLike = str | Path | np.ndarray | Image.Image
 
 _SINGLE = (str, Path, np.ndarray, Image.Image, bytes, IOBase)
-"""Types of one image, or of none at all, some of which Python could iterate over."""
+"""Types of a single image, or of none, some of which are iterable in Python."""
 
-_HELD_BYTES = 3 * 64 << 20  # of decoded photos that are held at once: an iterator may give any number
+_HELD_BYTES = 3 * 64 << 20  # bytes of decoded photos in memory at once: an iterator may give any number
 
 
 class Predictor:
-    """Estimates everybody in photos. It has no state between calls, and threads may call it together.
+    """Estimates everybody in photos. It has no state between calls, and is thread-safe.
 
     Args:
         estimator: on its device, in evaluation mode.
-        find_faces: what finds faces in a photo; None where boxes are given.
-        persons: ``rule`` guesses bodies from faces where the model looks at bodies, ``none`` shows it faces alone; or
-            what finds bodies. For a model of faces alone, the name of such a detector will do.
-        batch: people of one forward pass.
+        find_faces: the face detector; None if boxes are given.
+        persons: ``rule`` guesses bodies from faces if the model uses bodies, ``none`` gives it only faces; or a body
+            detector. For a model of faces alone, the name of such a detector is enough.
+        batch: people in one forward pass.
         half: compute in half precision.
 
     Attributes:
-        notes: sentences on what cannot be done as in training.
+        notes: sentences on differences from training that cannot be avoided.
     """
 
     def __init__(
@@ -92,23 +92,23 @@ class Predictor:
         """A predictor from files.
 
         Args:
-            checkpoint: as ``load_estimator`` takes; None for the package's own.
-            detector: ``yunet`` or a file, as ``open_detector`` takes; None where boxes are given to ``estimate``.
+            checkpoint: an address for ``load_estimator``; None for the package's own.
+            detector: ``yunet`` or a file, as for ``open_detector``; None if boxes are given to ``estimate``.
             persons: ``rule``, ``none`` or None, or a torchvision detector by its name or file, see
                 ``open_body_detector``.
-            device: ``auto`` is the CUDA GPU where there is one; ``mps`` is Apple's.
-            batch: people of one forward pass.
+            device: ``auto`` is the CUDA GPU if there is one; ``mps`` is Apple's.
+            batch: people in one forward pass.
             half: compute in half precision; None does so on CUDA GPUs.
-            compile: compile the model, which takes a minute and pays on many photos.
-            min_score: faces that the detector is less sure of are left out.
-            tta: test-time augmentation, see ``Estimator``; None for what the card says.
+            compile: compile the model, which takes a minute and is worthwhile for many photos.
+            min_score: faces with a lower detector score are left out.
+            tta: test-time augmentation, see ``Estimator``; None for the card's.
 
         Raises:
-            UserError: one of them is not there or not usable.
+            UserError: one of them is missing or not usable.
         """
         if tta not in (None, *get_args(Tta)):
             raise UserError(f"tta {tta!r}: give one of {', '.join(get_args(Tta))}")
-        for name, value in (("half", half), ("compile", compile)):  # the text "no" would count as yes
+        for name, value in (("half", half), ("compile", compile)):  # the text "no" would count as true
             if value not in (None, True, False):
                 raise UserError(f"{name} {value!r}: give True or False")
         estimator = load_estimator(DEFAULT if checkpoint is None else checkpoint)
@@ -121,14 +121,14 @@ class Predictor:
             from mivolo_lite.inference import bodies  # torchvision takes a second to import
 
             bodies.require_body_detector(persons)
-            if "body" in estimator.inputs:  # for others, nothing is fetched
+            if "body" in estimator.inputs:  # for other models, nothing is downloaded
                 find_bodies = bodies.open_body_detector(persons, choose_device(device))
         estimator = prepare(estimator, choose_device(device), compile)
         on_gpu = estimator.device.type == "cuda"
         return cls(estimator, find_faces, find_bodies, batch, on_gpu if half is None else half)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[list[Person]]:
-        """The people of each image, the surest detection first.
+        """The people of each image, highest detector score first.
 
         Args:
             images: paths, URLs, (H, W, 3) uint8 RGB arrays, PIL images, or one of these.
@@ -153,7 +153,7 @@ class Predictor:
         return self.estimate(images, [self.locate(image) for image in images])
 
     def locate(self, image: np.ndarray) -> list[Located]:
-        """The people of a photo (H, W, 3) uint8 RGB, faces and bodies paired."""
+        """The people of a photo (H, W, 3) uint8 RGB, with faces and bodies paired."""
         if self.find_faces is None:
             raise UserError("this predictor was loaded without a detector; give the boxes to `estimate`")
         faces = self.find_faces(image)
@@ -166,7 +166,7 @@ class Predictor:
 
         Args:
             images: (H, W, 3) uint8 RGB each.
-            people: where they are in each photo.
+            people: their boxes in each photo.
         """
         crops = [self.cutter(image, located) for image, located in zip(images, people, strict=True)]
         answers = iter(self.answers([crop for of_image in crops for crop in of_image]))
@@ -179,7 +179,7 @@ class Predictor:
         ]
 
     def estimate_crops(self, crops: Sequence[Crops]) -> list[Person]:
-        """The estimates for crops that are cut already, as shards hold them."""
+        """The estimates for crops that are cut already, as in shards."""
         inputs = self.estimator.inputs
         needed = [
             Crops(crop.face if "face" in inputs else None, crop.body if "body" in inputs else None) for crop in crops
@@ -202,7 +202,7 @@ def as_array(image: ImageLike) -> np.ndarray:
             raise UserError(f"an image of {image.width}x{image.height} pixels: give one with pixels")
         try:
             return image_of(image)
-        except Exception as error:  # Pillow decodes late, and raises whatever a damaged file makes it stumble over
+        except Exception as error:  # Pillow decodes late, and a damaged file may raise anything
             raise UserError(f"image: {first_line(error)}") from None
     if not isinstance(image, str | Path):
         raise UserError(f"an image of type {type(image).__name__}: give a path, a URL, an array or a PIL image")
@@ -213,7 +213,7 @@ def as_array(image: ImageLike) -> np.ndarray:
 
 
 def load_estimator(checkpoint: str | Path) -> Estimator:
-    """The estimator of any address: as ``Estimator.load``, or a file or a folder that ``mivolo-lite convert`` takes."""
+    """The estimator of an address for ``Estimator.load``, or of a file or folder for ``mivolo-lite convert``."""
     source = local_copy(checkpoint)
     if not source.is_file() and not is_hub_layout(source):
         return Estimator.load(checkpoint)
@@ -222,9 +222,9 @@ def load_estimator(checkpoint: str | Path) -> Estimator:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``--device`` names; ``auto`` is this process's CUDA GPU where there is one. Raises UserError.
+    """The device for ``--device``; ``auto`` is this process's CUDA GPU if there is one. Raises UserError.
 
-    Not Apple's GPU, on which no answer has been compared with the CPU's: ``mps`` asks for it.
+    ``auto`` is never Apple's GPU (``mps``), since its answers have not been compared with the CPU's.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -234,7 +234,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estimator:
-    """The estimator on a device, in evaluation mode, with the layers that are fastest there."""
+    """The estimator on a device, in evaluation mode, with the fastest layers for it."""
     estimator = estimator.eval().to(device)
     if device.type == "cpu":
         estimator.model = estimator.model.for_inference()
@@ -244,7 +244,7 @@ def prepare(estimator: Estimator, device: torch.device, compile: bool) -> Estima
 
 
 def _person(located: Located, crops: Crops, flags: tuple[str, ...], estimated: Person | None) -> Person:
-    """A person with place and flags, from what is estimated of the crops; None where there are none."""
+    """A person with boxes, flags and the crops' estimates, which are None if there are no crops."""
     return replace(
         estimated or Person(),
         face=located.face,

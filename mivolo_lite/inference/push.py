@@ -1,4 +1,4 @@
-"""A checkpoint onto the Hugging Face hub: weights, card, a page, and ONNX on request."""
+"""Pushes a checkpoint to the Hugging Face hub: weights, card, a page, and ONNX on request."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from mivolo_lite.inference.model_card import model_card
 
 ONNX_FILE, PAGE = "model.onnx", "README.md"
 _REPLACED = [ONNX_FILE, EMA_FILE]
-"""What an earlier checkpoint may have left in a repository, and would pass for this one's."""
+"""Files that an earlier checkpoint may have left in a repository, and that would be taken for this one's."""
 
 
 def push(
@@ -31,13 +31,13 @@ def push(
     licence: str = "",
     data_licences: Sequence[str] = (),
 ) -> str:
-    """Upload a checkpoint in one commit, in place of an earlier one; the repository is made where there is none.
+    """Upload a checkpoint in one commit, in place of an earlier one; the repository is created if it is missing.
 
     Args:
-        checkpoint: as for ``Estimator.load``; of a checkpoint with EMA weights those are uploaded.
+        checkpoint: as for ``Estimator.load``; if it has EMA weights, those are uploaded.
         repo: ``user/name``, perhaps with ``@revision``.
         onnx: also export and upload ``model.onnx``.
-        private: make the repository private; an error where there is a public one.
+        private: make the repository private; an error if it is public already.
         evaluation: folder of an evaluation, whose errors the page shows with intervals.
         licence, data_licences: see ``model_card``.
 
@@ -45,14 +45,14 @@ def push(
         The commit's address.
 
     Raises:
-        UserError: the checkpoint or the evaluation is not usable, or the hub refuses.
+        UserError: the checkpoint or the evaluation is not usable, or the hub rejects the upload.
     """
     address = HubAddress.read(repo)
     if address.file is not None:
         raise UserError(f"push: {repo}: give a repository as user/name, without a file")
     hub, source = hub_client(), locate(checkpoint)
     metrics = None if evaluation is None else _read_metrics(Path(evaluation))
-    Estimator.load(source)  # whatever is wrong with it, nobody should download it
+    Estimator.load(source)  # an unusable checkpoint must not be published
     with TemporaryDirectory() as folder:
         _fill(Path(folder), source, onnx)
         names = sorted(path.name for path in Path(folder).iterdir())
@@ -62,7 +62,7 @@ def push(
             return _upload(hub, folder, address, private)
         except UserError:
             raise
-        except Exception as error:  # its client raises errors of its own, of httpx and of the system
+        except Exception as error:  # its client raises its own errors, httpx's and the system's
             raise UserError(f"push {PREFIX}{address.repo}: {hub_error(error)}") from None
 
 
@@ -94,7 +94,7 @@ def _fill(folder: Path, source: Path, onnx: bool) -> None:
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of an evaluation; of one that hid images in turn, the metrics of the most images."""
+    """``metrics.json`` of an evaluation; if it hid images in turn, the metrics of the most images."""
     try:
         metrics = json.loads(read_file(folder / METRICS_FILE))
         metrics |= {} if "inputs" not in metrics else metrics["inputs"][list(metrics["inputs"])[-1]]

@@ -30,21 +30,21 @@ from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.rejects import REJECTED_FILE
 
 _SIDE = 144
-_AROUND = 0.25  # of a face's longer side, which is shown on each side of it
+_AROUND = 0.25  # margin on each side of a face, by its longer side
 _MOST = 1000
-"""Most people, photos of nobody, and lines of a list on the page, which has some megabytes then."""
+"""Most people, photos of nobody, and lines of a list on the page, which then has some megabytes."""
 
 Row = dict[str, Any]
 
 
 class _Totals(NamedTuple):
-    """Of all people in photos.
+    """Totals of all people in photos.
 
     Attributes:
-        ages: (N,) in years, NaN where there is none.
-        flagged: how many people have flags.
-        photos: how many photos were read.
-        nobody: in how many of them nobody was found.
+        ages: (N,) in years, NaN if there is none.
+        flagged: number of people with flags.
+        photos: number of photos that were read.
+        nobody: number of photos in which nobody was found.
     """
 
     ages: np.ndarray
@@ -54,7 +54,7 @@ class _Totals(NamedTuple):
 
     @property
     def step(self) -> int:
-        """One in so many people is shown."""
+        """The page shows every ``step``-th person."""
         return max(1, -(-len(self.ages) // _MOST))
 
 
@@ -63,7 +63,7 @@ def write_report(out: Path, items: Sequence[Item], about: Mapping[str, str]) -> 
 
     Args:
         out: folder of the tables, and of the page.
-        items: what was estimated. People of videos have no images, those of packed shards are left out.
+        items: that were estimated. People of videos have no images, those of packed shards are left out.
         about: facts for the page, by their names.
 
     Raises:
@@ -92,7 +92,7 @@ def _lines(path: Path) -> Iterator[Row]:
 
 
 def _rows(out: Path, photos: Mapping[str, Item]) -> Iterator[Row]:
-    """Of people in photos, and of photos with nobody, which have no ``age``."""
+    """The rows of people in photos, and of photos with nobody, which have no ``age``."""
     return (row for row in _lines(out / f"{PREDICTIONS}.jsonl") if row["source"] in photos)
 
 
@@ -107,7 +107,7 @@ def _totals(rows: Iterable[Row]) -> _Totals:
 
 
 def _chosen(rows: Iterable[Row], step: int) -> Iterator[Row]:
-    """One in so many people, and the first photos with nobody."""
+    """Every ``step``-th person, and the first photos with nobody."""
     people, nobody = 0, 0
     for row in rows:
         if "age" in row:
@@ -121,12 +121,12 @@ def _chosen(rows: Iterable[Row], step: int) -> Iterator[Row]:
 
 
 def _with_images(rows: Sequence[Row], photos: Mapping[str, Item], out: Path) -> Iterator[tuple[Row, Image]]:
-    """Rows and what the page shows of them. Each photo is read once."""
+    """Rows and their images on the page. Each photo is read once."""
     with tqdm(total=len(rows), desc=REPORT_FILE, unit="", leave=False, disable=None) as bar:
         for name, neighbours in groupby(rows, itemgetter("source")):
             try:
                 photo = read_image(photos[name]).image
-            except UnusablePhoto:  # it was there when it was estimated
+            except UnusablePhoto:  # it was removed after the estimation
                 photo = None
             href, file = _address(photos[name], out), name.rpartition("/")[2]
             for row in neighbours:
@@ -142,7 +142,7 @@ def _caption(row: Row) -> list[str | Mark]:
 
 
 def _thumbnail(photo: np.ndarray, box: Box | None) -> str:
-    """A ``data:`` address of the square around a box, or of the whole photo where there is none."""
+    """A ``data:`` address of the square around a box, or of the whole photo if there is none."""
     if box is not None:
         left, top, right, bottom = box
         half = max(right - left, bottom - top) * (0.5 + _AROUND)
@@ -156,7 +156,7 @@ def _thumbnail(photo: np.ndarray, box: Box | None) -> str:
 
 
 def _address(item: Item, out: Path) -> str:
-    """Where a link from the page leads: to the photo, from the page's folder where both are on one disk."""
+    """The link from the page to the photo, relative to the page's folder if both are on one disk."""
     if is_url(item.address):
         return without_credentials(item.address)
     path = os.path.abspath(item.address)

@@ -16,11 +16,11 @@ PREDICTIONS, TRACKS, ANNOTATED, REPORT_FILE = "predictions", "tracks", "annotate
 RESULT_FILES = [
     *(f"{stem}.{ending}" for stem in (PREDICTIONS, TRACKS) for ending in ("csv", "jsonl")), REJECTED_FILE, REPORT_FILE,
 ]  # fmt: skip
-"""Those that ``predict`` may write, beside the folder ``ANNOTATED``."""
+"""Files that ``predict`` may write, in addition to the folder ``ANNOTATED``."""
 
 
 def write_results(results: Iterable[Result], out: Path, tasks: Sequence[str]) -> dict[str, int]:
-    """Write results into ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, of videos, ``tracks``.
+    """Write results into ``predictions.csv``, ``predictions.jsonl``, ``rejected.jsonl`` and, for videos, ``tracks``.
 
     Args:
         results: in the order of their items.

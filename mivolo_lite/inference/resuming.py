@@ -1,4 +1,4 @@
-"""How ``predict`` and ``find-faces`` go through a list of items: whatever ends them, the same command resumes."""
+"""Runs ``predict`` and ``find-faces`` over a list of items so that the same command resumes after any interruption."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +14,7 @@ Written = TypeVar("Written")
 
 
 class Processes(NamedTuple):
-    """This process among those that share the items: each does every ``world_size``-th; ``wait`` waits for all."""
+    """This process among those that share the items: each does every ``world_size``-th; ``wait`` is a barrier."""
 
     rank: int = 0
     world_size: int = 1
@@ -27,7 +27,7 @@ class Unfinished(Exception):
     Attributes:
         reason: what ended it.
         progress: how many items are done.
-        written: what the call would have returned; None where no tables could be written.
+        written: the call's usual result; None if no tables could be written.
     """
 
     def __init__(self, reason: BaseException, partial_results: PartialResults, written: Any) -> None:
@@ -36,7 +36,7 @@ class Unfinished(Exception):
         self.progress = f"{len(partial_results.done())} of {count_of(len(partial_results.items), 'item')} are done"
 
     def explained(self, resumes: bool = True) -> BaseException:
-        """What ended the command, which also says how far it came and, unless that is lost, that it resumes."""
+        """The reason, with the progress and, unless ``resumes`` is False, a note that the same command resumes."""
         self.reason.args = (f"{self.reason}; {self.progress}" + ", and the same command resumes" * resumes,)
         return self.reason
 
@@ -50,21 +50,21 @@ def run_resumably(
 ) -> Written | None:
     """Do the items that an earlier call with the same settings has not done, then write the tables of all.
 
-    Items that were rejected are tried again: what was missing, as a network or a permission, may be there now.
+    Rejected items are tried again: a network or a permission that was missing may be there now.
 
     Args:
         partial_results: of all processes.
-        settings: all that results depend on, for ``json``.
+        settings: everything that results depend on, for ``json``.
         run: gives the results of numbered items, with their numbers.
         write_tables: writes all results, which come with the numbers of their items.
-        processes: this one, and those that it shares the items with.
+        processes: this one, and those that share the items with it.
 
     Returns:
-        what ``write_tables`` does; None from all processes but the first.
+        the result of ``write_tables``; None from all processes but the first.
 
     Raises:
         UserError: the partial results cannot be written, or another command writes them.
-        Unfinished: after Ctrl-C or an error of one line in a single process, or where the tables cannot be written.
+        Unfinished: after Ctrl-C or an error of one line in a single process, or if the tables cannot be written.
     """
     rank, world_size, wait = processes
     if rank == 0 and (note := partial_results.begin(settings)):
@@ -94,7 +94,7 @@ def run_resumably(
 
 
 def _write(partial_results: PartialResults, results: Iterator[tuple[int, Result]], rank: int) -> BaseException | None:
-    """Write results as they come; returns Ctrl-C or the error of one line that ended it."""
+    """Write results as they come; returns the Ctrl-C or the error of one line that ended it."""
     try:
         partial_results.write(results, rank)
     except KeyboardInterrupt:

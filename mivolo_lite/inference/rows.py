@@ -1,4 +1,4 @@
-"""People as rows: one JSON object a line, and a CSV with the same columns."""
+"""People as rows: JSON lines, and a CSV with the same columns."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from mivolo_lite.packing.crops import Box
 from mivolo_lite.wording import count_of
 
 NOBODY = "nobody found"
-"""The flag of an image's only row where nobody is found in it."""
+"""The flag of an image's only row if nobody is found in it."""
 
 BOX_COLUMNS = {name: tuple(f"{name}_{edge}" for edge in ("x0", "y0", "x1", "y1")) for name in ("face", "body")}
 """The columns of a box in ``predictions.csv``."""
@@ -28,7 +28,7 @@ TRACK_COLUMNS = (
 
 
 def row_of(person: Person | None, source: str, **of_video: Any) -> dict[str, Any]:
-    """A person as a JSON object; of None, the row of an image in which nobody is found.
+    """A person as a JSON object; for None, the row of an image in which nobody is found.
 
     Args:
         person: with the estimates.
@@ -57,7 +57,7 @@ def row_of(person: Person | None, source: str, **of_video: Any) -> dict[str, Any
 
 
 def track_row(track: Track, source: str) -> dict[str, Any]:
-    """A track that has ended as a JSON object, with the flags that most of its frames raise."""
+    """A completed track as a JSON object, with the flags of more than half of its frames."""
     gender, probability = track.gender
     return {
         "source": source,
@@ -83,13 +83,13 @@ def columns_of(tasks: Sequence[str]) -> list[str]:
     """The columns of ``predictions.csv``.
 
     Args:
-        tasks: the names of those whose answers are columns; embeddings are in the JSON alone.
+        tasks: the names of those whose answers are columns; embeddings are only in the JSON.
     """
     return [*_BEFORE_TASKS, *(column for task in tasks for column in _columns_of_task(task)), *_AFTER_TASKS]
 
 
 def _columns_of_task(task: str) -> tuple[str, str]:
-    """Of the answer and of its probability; ``task_source`` of a task that another column is called as."""
+    """The columns of the answer and of its probability; ``task_source`` if the task has another column's name."""
     name = f"task_{task}" if task in (*_BEFORE_TASKS, *_AFTER_TASKS) else task
     return name, f"{name}_probability"
 
@@ -114,13 +114,13 @@ def _rounded_box(box: Box | None) -> list[float] | None:
 
 
 def _rounded_edge(edge: float) -> float:
-    """To a tenth, within the same pixel: crops are cut at whole pixels, and these boxes may be given to ``--boxes``."""
+    """Round to a tenth, within the same pixel: crops are cut at whole pixels, and ``--boxes`` may get these boxes."""
     rounded = round(edge, 1)
     return rounded if int(rounded) == int(edge) else math.trunc(10 * edge) / 10
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A row of an image as a line for people."""
+    """A row of an image as a line of text."""
     where = row["source"]
     if "age" not in row:
         return f"{where}: {NOBODY}"
@@ -130,7 +130,7 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def answer(row: dict[str, Any]) -> str:
-    """What is estimated of a person, as words: the age with its interval, the gender and the tasks."""
+    """A person's estimates as words: the age with its interval, the gender and the tasks."""
     age = _years(row["age"])
     if row["age_lower"] is not None:
         age += f" ({row['age_lower']:.0f} to {row['age_upper']:.0f})"
@@ -141,7 +141,7 @@ def answer(row: dict[str, Any]) -> str:
 
 
 def describe_track(row: dict[str, Any]) -> str:
-    """A row of ``track_row`` as a line for people."""
+    """A row of ``track_row`` as a line of text."""
     frames = f"frames {row['first_frame']} to {row['last_frame']}"
     return f"{row['source']} track {row['track']}, {frames}: {_years(row['age'])}{_gender(row)}{_flags(row)}"
 

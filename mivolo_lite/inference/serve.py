@@ -1,6 +1,6 @@
 """A web server for one predictor: a page to drop photos on, and ``POST /predict`` with its OpenAPI description.
 
-A photo is held in memory until its answer is sent, and nowhere else.
+A photo is kept only in memory, and only until its answer is sent.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _HEADERS_SECONDS = 30
-"""Seconds in which the headers of a request must have arrived, from the connection or the answer before on."""
+"""Seconds for the headers of a request to arrive, from the connection or the previous answer on."""
 _DRAINED_BYTES = 1 << 28
-"""Bytes of a refused photo that are read before the answer is sent."""
+"""Bytes of a rejected photo that are read before the answer is sent."""
 _LEAST_BYTES = 2000
-"""Bytes of a file, from which on a photo has every value of a byte somewhere."""
+"""Smallest size in bytes at which every photo has all byte values."""
 _KINDS = {"multipart/": "a form", "application/json": "JSON"}
-"""Bodies that are not a photo's file, by the beginning of their content type."""
+"""Bodies that are not a photo's file, by the prefix of their content type."""
 _ADVICE = "send the photo's file itself as the body, as in: curl --data-binary @photo.jpg"
 
 _REQUEST = {
@@ -95,10 +95,10 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
     """The application.
 
     Args:
-        predictor: estimates.
-        limits: of what it takes.
-        hosts: names under which it answers, or ``*``. A page elsewhere that resolves its own name to this machine
-            gets nothing.
+        predictor: estimates people.
+        limits: of the server.
+        hosts: names under which it answers, or ``*``. A page of another site that resolves its own name to this machine
+            gets no answer.
     """
     service = Service(predictor, limits or Limits())
     app = FastAPI(title="mivolo_lite", version=__version__, lifespan=service.run, docs_url=None, redoc_url=None)
@@ -110,7 +110,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
     app.get("/about")(service.about)
     app.get("/metrics", response_class=Response)(service.metrics)
     for path, answer in (("/about", service.about), ("/metrics", service.metrics)):
-        app.head(path, include_in_schema=False)(answer)  # as health checks ask; FastAPI's GET does not answer HEAD
+        app.head(path, include_in_schema=False)(answer)  # for health checks; FastAPI's GET does not answer HEAD
     app.add_route("/favicon.ico", _favicon, include_in_schema=False)
     for path, content, kind in _pages():
         app.add_route(path, _sender(content, kind), include_in_schema=False)
@@ -120,13 +120,13 @@ def make_app(predictor: Predictor, limits: Limits | None = None, hosts: Sequence
 class Server(uvicorn.Server):
     """Stops within seconds of Ctrl-C, however slowly photos arrive, and at once after the second.
 
-    Connections are closed that send no request: each is an open file, and uvicorn waits for the headers for ever.
+    It closes connections that send no request: each is an open file, and uvicorn waits for the headers for ever.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._idle: dict[tuple[Any, Any], float] = {}
-        """Since when each connection has answered its last request, which is None at first."""
+        """When each connection became idle, by the connection and its last request, which is None at first."""
 
     async def on_tick(self, counter: int) -> bool:
         """Called every tenth of a second."""
@@ -136,7 +136,7 @@ class Server(uvicorn.Server):
             if request is None or request.response_complete:
                 since = self._idle[connection, request] = earlier.get((connection, request), now)
                 if now - since > _HEADERS_SECONDS:
-                    connection.transport.abort()  # also where its last answer was not read
+                    connection.transport.abort()  # also if its last answer was not read
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -148,18 +148,18 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave threads and requests behind at the second signal: none of them writes a file."""
+        """Abandon threads and requests at the second signal: none of them writes a file."""
         if self.should_exit:
             os._exit(128 + sig)
         super().handle_exit(sig, frame)
 
 
 class Service:
-    """What the addresses answer.
+    """The endpoints.
 
     Args:
-        predictor: estimates.
-        limits: of what it takes.
+        predictor: estimates people.
+        limits: of the server.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
@@ -171,7 +171,7 @@ class Service:
 
     @asynccontextmanager
     async def run(self, app: FastAPI) -> AsyncIterator[None]:
-        """Estimate what arrives, as long as the application lives."""
+        """Estimate arriving photos while the application runs."""
         task = asyncio.create_task(self.batcher.run())
         yield
         task.cancel()
@@ -181,13 +181,13 @@ class Service:
         try:
             with self.meters.observed():
                 return await self._answered(request)
-        except HTTPException as refusal:  # one that asks first, with Expect, sends nothing before the answer
+        except HTTPException as refusal:  # with Expect, the sender waits for the answer before it sends
             if refusal.status_code in (413, 422, 503) and "expect" not in request.headers:
                 await self._drain(request)
             raise
 
     async def _answered(self, request: Request) -> PhotoResult:
-        self.admission.require_room()  # before the photo arrives, in which time it holds no room
+        self.admission.require_room()  # before the photo is read; it counts once it has arrived
         kind = request.headers.get("content-type", "").lower()
         for start, name in _KINDS.items():
             if kind.startswith(start):
@@ -202,7 +202,7 @@ class Service:
         return PhotoResult(width=image.shape[1], height=image.shape[0], people=rows)
 
     async def _drain(self, request: Request) -> None:
-        """Read and forget what is still sent: a sender that reads the answer only then sees no broken connection."""
+        """Drop the rest of a request. Otherwise a sender that reads the answer only then sees a broken connection."""
         left = _DRAINED_BYTES
         with suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all has been read
             async with self.arrivals.limited():
@@ -241,7 +241,7 @@ class Service:
 
 
 def _was_sent_as_text(data: bytes) -> bool:
-    """Whether a file has no line break and no zero byte, as no photo is: ``curl -d`` leaves them out."""
+    """Whether a file has no line break and no zero byte, which ``curl -d`` removes; every photo has them."""
     return len(data) >= _LEAST_BYTES and not any(byte in data for byte in b"\r\n\0")
 
 
@@ -252,12 +252,12 @@ async def _add_headers(request: Request, proceed: Any) -> Response:
 
 
 async def _favicon(request: Request) -> Response:
-    """Browsers ask for an icon, and complain where there is no answer."""
+    """Browsers request an icon, and log an error without an answer."""
     return Response(status_code=204)
 
 
 def _pages() -> list[tuple[str, str, str]]:
-    """The address, the content and the kind of each file of the page."""
+    """The address, the content and the media type of each file of the page."""
     web = files("mivolo_lite.inference") / "web"
     look = (files("mivolo_lite.reporting") / "page.css").read_text(encoding="utf-8")
     return [

@@ -1,4 +1,4 @@
-"""What ``predict`` is given, as a list of work: images, videos, and stretches of packed shards."""
+"""The inputs of ``predict`` as a list of items: images, videos, and spans of packed shards."""
 
 import os
 import re
@@ -19,20 +19,20 @@ VIDEO_ENDINGS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .
 """Files that are read as videos; everything else is read as an image."""
 
 _LIST_ENDING = ".txt"
-_PATIENCE = 5.0  # seconds in which another try may begin for a photo at a URL: all others wait behind it
-_SAMPLES = 256  # of shards in one piece of work
-_REFUSED_BY_WINDOWS = re.compile(r'[<>:"\\|?*\x00-\x1f]')  # in a file's name, also on disks that others read
+_PATIENCE = 5.0  # seconds in which a download of a photo may be retried: all others wait for it
+_SAMPLES = 256  # of shards in one item
+_REFUSED_BY_WINDOWS = re.compile(r'[<>:"\\|?*\x00-\x1f]')  # in a file's name, also on disks that other systems read
 _STEM_BYTES = 100  # of an annotated file's name, which file systems limit in bytes
 
 
 class Item(NamedTuple):
-    """A piece of work.
+    """A unit of work.
 
     Attributes:
-        kind: what it is.
+        kind: its type.
         address: the file or URL of an image or a video, the folder or URL of shards.
-        samples: of shards, the numbers of the samples.
-        reason: why it cannot be read, where that is known before; of a folder that cannot be listed.
+        samples: the numbers of the samples in shards.
+        reason: why it cannot be read, if that is known before, as for a folder that cannot be listed.
     """
 
     kind: Literal["image", "video", "shards"]
@@ -42,25 +42,25 @@ class Item(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The address as ``as_unicode``, without credentials; of a file, with ``/`` between folders on every system."""
+        """The address as ``as_unicode``, without credentials; for a file, with ``/`` between folders on any system."""
         return as_unicode(without_credentials(self.address).replace(os.sep, "/"))
 
     def annotated_name(self, number: int, ending: str) -> str:
-        """The name of the file with the item's boxes and ages; ``number`` tells items of one name apart."""
+        """The name of the file with the item's boxes and ages; ``number`` distinguishes items of the same name."""
         stem = os.fsencode(Path(self.name.partition("?")[0]).stem)[:_STEM_BYTES].decode(errors="ignore")
         stem = _REFUSED_BY_WINDOWS.sub("_", stem)
         return f"{number:06d}-{stem}{ending}"
 
 
 def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
-    """The work that addresses mean, in their order; of folders, in the order of the names.
+    """The items of addresses, in their order; those of folders are in the order of the names.
 
     Args:
         sources: files, folders (with all images and videos below), URLs that fsspec reads, folders or URLs of packed
-            shards, and text files (.txt) with one of these a line.
+            shards, and text files (.txt) with one of these in each line.
 
     Returns:
-        the work, and the files of folders that are neither images nor videos.
+        the items, and the files of folders that are neither images nor videos.
 
     Raises:
         UserError: there is nothing at one of them.
@@ -71,7 +71,7 @@ def find_items(sources: Sequence[str]) -> tuple[list[Item], list[str]]:
 
 
 def _found_at(source: str) -> Iterator[Item | str]:
-    """The work, and the names of files that are neither images nor videos."""
+    """The items, and the names of files that are neither images nor videos."""
     if is_url(source):
         yield from _shards(source) if _names_no_file(source) else [_file(source)]
     elif os.path.isdir(source):
@@ -86,11 +86,11 @@ def _found_at(source: str) -> Iterator[Item | str]:
 
 
 def _listed(path: Path) -> Iterator[Item | str]:
-    """The work that the lines of a text file name. A file that is not there is rejected in its turn."""
+    """The items in the lines of a text file. A missing file is rejected when it is read."""
     data = read_file(path)
     try:
         text = data.decode(encoding_of(data), "surrogateescape")
-    except UnicodeDecodeError:  # of UTF-16 alone
+    except UnicodeDecodeError:  # only for UTF-16
         text = ""
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines or "\0" in text:
@@ -119,7 +119,7 @@ def _file(address: str) -> Item:
 
 
 def is_video(name: str) -> bool:
-    """Whether a file's name or URL ends as videos' do."""
+    """Whether a file's name or URL has the ending of a video."""
     return Path(name.partition("?")[0] if is_url(name) else name).suffix.lower() in VIDEO_ENDINGS
 
 
@@ -134,7 +134,7 @@ def _shards(address: str) -> list[Item]:
 
 
 def read_image(item: Item) -> Photo:
-    """The photo of an item. Raises UnusablePhoto with the reason where it cannot be used."""
+    """The photo of an item. Raises UnusablePhoto with the reason if it cannot be used."""
     if item.reason:
         raise UnusablePhoto(item.reason)
     if not is_url(item.address):

@@ -1,4 +1,4 @@
-"""A backbone's plain weights, as ``timm.create_model`` loads them."""
+"""Exports a backbone's plain weights for ``timm.create_model``."""
 
 from pathlib import Path
 
@@ -20,15 +20,15 @@ def export_backbone(
     Args:
         checkpoint: as for ``Estimator.load``.
         out: the file; must not exist.
-        which: of a model with a backbone for each input, that of ``face`` or ``body``; None for the face's.
+        which: the backbone of ``face`` or ``body``, for a model with one for each input; None for the face's.
         precision: of the weights.
 
     Returns:
-        The Python that loads it.
+        Python code that loads it.
 
     Raises:
-        UserError: ``out`` exists or cannot be written, the model does not look at ``which``, or its backbone is not one
-            of timm's as it stands.
+        UserError: ``out`` exists or cannot be written, the model does not have the input ``which``, or its backbone is
+            not an unchanged model of timm's.
     """
     out = Path(out)
     if out.suffix != ".safetensors":

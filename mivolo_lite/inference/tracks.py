@@ -1,5 +1,5 @@
-"""Following people from frame to frame: boxes matched by their overlap, as in SORT (Bewley et al., 2016), without its
-motion model. Constant memory: a track that is lost is forgotten."""
+"""Tracks people from frame to frame: boxes matched by their overlap, as in SORT (Bewley et al., 2016), without its
+motion model. Memory is constant, since ended tracks are dropped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from mivolo_lite.inference.people import Person, likelier_gender
 from mivolo_lite.packing.crops import Box, box_iou
 
 _LEAST_OVERLAP = 0.25
-_LEAST_SPREAD = 1.0  # years; a frame of which the model is surer weighs no more
+_LEAST_SPREAD = 1.0  # years; limits the weight of a frame with a small spread
 
 
 @dataclass
@@ -20,12 +20,12 @@ class Track:
 
     Attributes:
         number: from 1, in the order of appearance.
-        face, body: boxes in the last frame that showed the person; None for what it did not show.
+        face, body: boxes in the last frame with the person; None if it did not show one.
         first, last: frames.
-        frames: in how many it was seen.
-        weight, age: the sum of the frames' weights, and the weighted sum of their ages.
+        frames: number of frames with the person.
+        weight, age: the sum of the frames' weights, and the weighted sum of their ages in years.
         female, genders: the sum of the log odds of ``F``, and the number of frames in it.
-        flags: in how many frames each flag was raised.
+        flags: number of frames with each flag.
     """
 
     number: int
@@ -41,12 +41,12 @@ class Track:
     flags: dict[str, int] = field(default_factory=dict)
 
     def overlap(self, person: Person) -> float:
-        """The overlap of the faces, or of the bodies where a face turned away."""
+        """The IoU of the faces, or of the bodies if one of the faces is missing."""
         pairs = (self.face, person.face), (self.body, person.body)
         return next((box_iou(last, now) for last, now in pairs if last and now), 0.0)
 
     def add(self, person: Person, frame: int) -> None:
-        """Take in what a frame shows. Frames weigh by one over the variance of the model's distribution."""
+        """Update the track with a frame. Frames are weighted by the inverse variance of the model's distribution."""
         self.face, self.body, self.last, self.frames = person.face, person.body, frame, self.frames + 1
         for flag in person.flags:
             self.flags[flag] = self.flags.get(flag, 0) + 1
@@ -65,15 +65,15 @@ class Track:
 
     @property
     def gender(self) -> tuple[str | None, float | None]:
-        """The likelier gender by the mean log odds so far, and its probability."""
+        """The more probable gender by the mean log odds so far, and its probability."""
         return likelier_gender(self.female / self.genders if self.genders else None)
 
 
 class Tracker:
-    """Gives the people of each frame the numbers of their tracks.
+    """Assigns the people of each frame to tracks.
 
     Args:
-        patience: frames that a track is kept while nobody is seen there.
+        patience: frames that a track is kept without its person.
     """
 
     def __init__(self, patience: int) -> None:
@@ -81,14 +81,14 @@ class Tracker:
         self.tracks: list[Track] = []
 
     def __call__(self, people: Sequence[Person], frame: int) -> tuple[list[Track | None], list[Track]]:
-        """Match the people of a frame to tracks, by the assignment of the largest overlap.
+        """Match the people of a frame to tracks, by the assignment with the largest sum of IoUs.
 
         Args:
             people: of the frame. Somebody without any box has no track.
             frame: its number, rising.
 
         Returns:
-            each person's track, with the frame taken in; and the tracks that ended before it.
+            each person's track, updated with the frame; and the tracks that ended before it.
         """
         ended = [track for track in self.tracks if frame - track.last > self.patience]
         self.tracks = [track for track in self.tracks if frame - track.last <= self.patience]
@@ -102,7 +102,7 @@ class Tracker:
         return assigned, ended
 
     def end(self) -> list[Track]:
-        """The tracks that the last frame leaves."""
+        """The remaining tracks after the last frame."""
         ended, self.tracks = self.tracks, []
         return ended
 

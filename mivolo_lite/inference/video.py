@@ -1,4 +1,4 @@
-"""The people of a video: found frame by frame, followed, and averaged."""
+"""The people of a video: detected frame by frame, tracked, and averaged."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,18 +14,18 @@ from mivolo_lite.inference.sources import Item
 from mivolo_lite.inference.tracks import Track, Tracker
 from mivolo_lite.inference.work import PredictOptions, Result
 
-_PATIENCE = 1.0  # seconds that a track is kept while nobody is seen there
-_FRAMES = 16  # held at once
+_PATIENCE = 1.0  # seconds that a track is kept without its person
+_FRAMES = 16  # in memory at once
 
 
 def predict_video(predictor: Predictor, number: int, item: Item, options: PredictOptions) -> Iterator[Result]:
-    """The rows of a few frames at a time, then those of the tracks that are left, and what could not be read.
+    """The rows of a few frames at a time, then those of the remaining tracks, and the error if a part is unreadable.
 
     Args:
-        predictor: estimates.
+        predictor: estimates people.
         number: of the item, for the name of the annotated video.
         item: the video.
-        options: ``stride`` leaves frames out; ``annotated`` is where the annotated video goes.
+        options: ``stride`` skips frames; ``annotated`` is the folder of the annotated video.
     """
     try:
         with open_video(item.address) as (rate, frames), _annotated(number, item, options, rate) as writer:
@@ -33,27 +33,27 @@ def predict_video(predictor: Predictor, number: int, item: Item, options: Predic
             last = yield from video.results(islice(frames, 0, None, options.stride))
     except UnusableVideo as reason:
         last = Result(rejected=[{"image": item.name, "reason": str(reason)}])
-    yield last  # when the annotated video has its name: what has its last result is not done again
+    yield last  # after the annotated video was renamed: an item with its last result is not repeated
 
 
 @contextmanager
 def _annotated(number: int, item: Item, options: PredictOptions, rate: Fraction) -> Iterator[VideoWriter | None]:
-    """The writer of an annotated video, which has its name when it is complete; None where none is drawn."""
+    """The writer of an annotated video, which is renamed when it is complete; None if none is drawn."""
     if options.annotated is None:
         yield None
         return
     with written_aside(options.annotated / item.annotated_name(number, ".mp4")) as partial:
         with closing(VideoWriter(partial, rate / options.stride)) as writer:
             yield writer
-        partial.touch()  # of a video without a frame
+        partial.touch()  # for a video without a frame
 
 
 class _Video:
-    """The people of one video, followed from frame to frame.
+    """The people of one video, tracked from frame to frame.
 
     Args:
         predictor, item, options: as for ``predict_video``.
-        rate: frames a second.
+        rate: frames per second.
         writer: gets the annotated frames; None draws none.
     """
 
@@ -104,7 +104,7 @@ class _Video:
 
 
 def _take(frames: Iterator[Frame]) -> tuple[list[Frame], str | None]:
-    """The next few frames; and why there are no more where the video is damaged, so that those before still count."""
+    """The next few frames; and the error if the video is damaged after them, so that they still count."""
     taken: list[Frame] = []
     try:
         for frame in islice(frames, _FRAMES):

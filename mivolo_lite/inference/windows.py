@@ -1,4 +1,4 @@
-"""Looking for boxes of any size with a detector that sees images of a limited size: scales, windows, and merging."""
+"""Finds boxes of any size with a detector for images of a limited size: scales, windows, and merging."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from mivolo_lite.images.letterbox import resize
 from mivolo_lite.packing.crops import Box, box_iou, intersection
 
 _SAME = 0.4
-"""Boxes of one detector that overlap by this intersection over union are one face."""
+"""Boxes of one detector with this intersection over union are one face."""
 _INSIDE = 0.8
-"""A box of which this share lies in a surer one is a part of it: half a face at the edge of a window."""
+"""A box with this share of its area inside one of a higher score is a part of it: half a face at a window's edge."""
 _EDGE = 2.0
 
 
 class Detection(NamedTuple):
-    """A box that a detector found.
+    """A detected box.
 
     Attributes:
         box: corners in pixels of the photo; it may reach beyond the photo.
-        score: 0 to 1, how sure the detector is.
-        landmarks: (5, 2) pixels: the eyes, the nose, the corners of the mouth; None where the detector gives none.
+        score: of the detector, 0 to 1.
+        landmarks: (5, 2) pixels: the eyes, the nose, the corners of the mouth; None if the detector has none.
     """
 
     box: Box
@@ -30,7 +30,7 @@ class Detection(NamedTuple):
 
 
 Find = Callable[[np.ndarray], Sequence[Detection]]
-"""What finds faces or bodies in a photo (H, W, 3) uint8 RGB."""
+"""A detector of faces or bodies in a photo (H, W, 3) uint8 RGB."""
 
 
 class Window(NamedTuple):
@@ -38,9 +38,9 @@ class Window(NamedTuple):
 
     Attributes:
         pixels: (h, w, 3) uint8.
-        left, top: where it begins in the scaled photo.
+        left, top: its position in the scaled photo, in pixels.
         scale: of the scaled photo: its pixels by the photo's.
-        inner: which of its edges left, top, right, bottom are no edges of the photo.
+        inner: which of its edges left, top, right, bottom are inside the photo.
         largest: boxes with a longer side, in pixels of the window, are found better at another scale.
     """
 
@@ -53,14 +53,14 @@ class Window(NamedTuple):
 
 
 def windows(image: np.ndarray, coarse: int, fine: int, side: int, overlap: int) -> Iterator[Window]:
-    """The windows in which all faces of a photo are looked for: large ones in the whole, small ones in its parts.
+    """The windows for detecting all faces of a photo: large ones in the whole, small ones in its parts.
 
     Args:
         image: (H, W, 3) uint8.
-        coarse: longer side of the whole photo; smaller photos stay as they are.
-        fine: longer side of the photo whose parts are looked at where it is larger than ``coarse``.
-        side: most pixels of a part's side.
-        overlap: of neighbouring parts, and so the largest face that surely lies whole in one of them.
+        coarse: longer side of the whole photo in pixels; smaller photos are not scaled.
+        fine: longer side of the photo for its parts, which are used if it is larger than ``coarse``.
+        side: largest side of a part.
+        overlap: of neighbouring parts, and so the largest face that is certainly whole in one of them.
     """
     height, width = image.shape[:2]
     longer = max(height, width)
@@ -79,9 +79,9 @@ def _parts(image: np.ndarray, scale: float, side: int, overlap: int, largest: fl
 
 
 def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """As few spans of at most ``side`` pixels as cover ``length``, as short as they can be.
+    """The smallest number of spans of at most ``side`` pixels that cover ``length``, as short as possible.
 
-    Neighbours share ``overlap`` pixels: a detector's time is that of its pixels, so that no more are looked at twice.
+    Neighbours share only ``overlap`` pixels, since a detector's time is proportional to its pixels.
     """
     if length <= side:
         return [(0, length)]
@@ -92,7 +92,7 @@ def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def to_photo(window: Window, detections: Sequence[Detection]) -> list[Detection]:
-    """What was found in a window, in pixels of the photo, without boxes that its inner edges cut."""
+    """The detections of a window in pixels of the photo, without boxes that its inner edges cut."""
     return [
         _moved(detection, window)
         for detection in detections
@@ -114,7 +114,7 @@ def _moved(detection: Detection, window: Window) -> Detection:
 
 
 def merge(detections: Sequence[Detection]) -> list[Detection]:
-    """One detection for each face, the surest first (greedy non-maximum suppression)."""
+    """One detection for each face, highest score first (greedy non-maximum suppression)."""
     merged: list[Detection] = []
     for detection in sorted(detections, key=lambda detection: -detection.score):
         box = detection.box

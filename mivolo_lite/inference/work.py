@@ -1,4 +1,4 @@
-"""What passes between reading and writing: options, and the results of a piece of work."""
+"""The options of reading, and the results of an item."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +9,13 @@ from mivolo_lite.inference.boxes import BoxesFile
 
 @dataclass
 class Result:
-    """What came of an item.
+    """A result of an item.
 
     Attributes:
         rows: of people, or of nobody.
         tracks: of the people of a video.
         rejected: what could not be read, each with its reason.
-        frame: of a video, the last frame that was looked at.
+        frame: the last frame of a video that was processed.
         more: whether other results of the same item follow.
     """
 
@@ -31,10 +31,10 @@ class PredictOptions:
     """How items are read.
 
     Attributes:
-        boxes: where people are, in place of the detectors.
+        boxes: of people, instead of detectors.
         annotated: folder for images and videos with boxes and ages; None draws none.
-        stride: of a video, every so many-th frame is looked at.
-        batch: photos or frames that are held at once, at most.
+        stride: every ``stride``-th frame of a video is processed.
+        batch: most photos or frames in memory at once.
     """
 
     boxes: BoxesFile | None = None
