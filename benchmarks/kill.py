@@ -27,7 +27,7 @@ from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
 
-FORK = multiprocessing.get_context("fork")  # torch is imported only once, which takes longest
+FORK = multiprocessing.get_context("fork")  # imports torch, the slowest part, only once
 STEPS, BATCH = 30, 10
 DEATHS = {
     "SIGKILL": (signal.SIGKILL, -signal.SIGKILL),
