@@ -279,7 +279,7 @@ def _verdict(name: str, row: dict[str, tuple[str, Change]]) -> str:
     for title in TARGETS:
         by_word.setdefault(_judged(row[title][1]), []).append(title)
     words = {"better": "lowers", "worse": "raises", "noise": "has no effect beyond noise on"}
-    parts = [f"{words[word]} the {', '.join(titles)}" for word, titles in by_word.items()]
+    parts = [f"{words[word]} the {' and '.join(', '.join(titles).rsplit(', ', 1))}" for word, titles in by_word.items()]
     rise, lower, upper = row["MAE"][1]
     sure = "within" if upper <= ALLOWED else "over" if lower > ALLOWED else None
     likely = "likely within" if rise <= ALLOWED else "likely over"
