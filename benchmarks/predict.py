@@ -226,7 +226,7 @@ has the given number of pixels. No photo was used in training. The error of an a
 | --- | ---: | ---: | ---: |
 {sizes}
 
-Under {safe} px, `predict` flags a face as too small.
+Under {safe} px, `predict` flags a face as "too small to trust".
 
 ## Speed
 
