@@ -25,7 +25,7 @@ DIM = {"d1": 192, "d2": 256, "d3": 256, "d4": 384, "d5": 384}
 
 
 def attend_with_table(query: Tensor, key: Tensor, value: Tensor, positions: RelativePositions) -> Tensor:
-    """``attend`` as its formula is written: the biases of all pairs are a table."""
+    """``attend`` with an explicit table of the biases of all pairs, as in the formula."""
     rows, columns = positions(query).chunk(2, dim=-1)
     bias = rearrange(rows[..., :, None] + columns[..., None, :], "b n h w -> b 1 n (h w)")
     query, key, value = (rearrange(x, "b n d -> b 1 n d") for x in (query, key, value))
@@ -36,7 +36,7 @@ WAYS = {"attend": attend, "table": attend_with_table}
 
 
 def measure(way: str, dim: int, side: int, repeats: int) -> tuple[float, float, list[np.ndarray]]:
-    """The least CPU seconds, the memory in MB, and the output with the gradients."""
+    """The lowest CPU time in seconds, the memory in MB, and the output with the gradients."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     positions = RelativePositions(side, dim)
@@ -71,15 +71,15 @@ def main() -> None:
     rows = "\n".join(row(model, size, options.repeats) for model, sizes in SIZES.items() for size in sizes)
     text = f"""# MiVOLO's attention without a table of biases
 
-`python benchmarks/attention.py --repeats {options.repeats}` on one of {where}:
-forward and backward for one image in one direction, float32; the least of {options.repeats}.
+`python benchmarks/attention.py --repeats {options.repeats}` on one of {where}.
+Forward and backward pass for one image in one direction, float32. Times: lowest of {options.repeats} repetitions.
 
 | | tokens N | width | CPU s | with the (N, N) table | MB | with the table | largest difference |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {rows}
 
-Width: of queries, keys and values with the positions as further channels. The difference is of the output and of all
-gradients, the position tables' included, of the largest value of each.
+Width: the width of queries, keys and values, with the positions as additional channels. Largest difference: of the
+output and of all gradients, those of the position tables included, relative to the largest value of each.
 """
     write_result(RESULTS, text)
 

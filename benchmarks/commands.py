@@ -12,7 +12,7 @@ BACKBONE_FILE = "efficientnet_lite0_imagenet.safetensors"
 
 
 def pack_utkface(out: Path, *options) -> None:
-    """Pack the images of UTKFACE_DIR, if that was not done before."""
+    """Pack the images of UTKFACE_DIR, unless this was done before."""
     if not out.exists():
         command("mivolo_lite.cli", "pack", "utkface", "--images", os.environ["UTKFACE_DIR"], "--out", out, *options)
 
@@ -29,8 +29,8 @@ def train_and_evaluate(
     """Train and evaluate a configuration. An interrupted run resumes; a finished one is kept.
 
     Args:
-        config: of the training.
-        run: its folder; the evaluation is written into it.
+        config: configuration of the training.
+        run: folder of the run; the evaluation is written into it.
         train: value of ``--data.train``.
         val: the data set to evaluate on.
         options: further options of the training.
@@ -51,13 +51,13 @@ def train_and_evaluate(
 
 
 def train_all(names: Sequence[str], seeds: int, jobs: int, train: Callable[[str, int], None]) -> None:
-    """Train every name with seed 0, then with the next: a table that is cut off still has them all.
+    """Train every name with seed 0, then with the next seed, so that an interrupted table still has every name.
 
     Args:
-        names: what ``train`` takes first.
-        seeds: how many; ``train`` takes each second.
-        jobs: trainings at a time.
-        train: does one.
+        names: first arguments of ``train``.
+        seeds: number of seeds; each is a second argument of ``train``.
+        jobs: trainings at the same time.
+        train: runs one training.
     """
     with ThreadPoolExecutor(jobs) as pool:
         pending = [pool.submit(train, name, seed) for seed in range(seeds) for name in names]
@@ -66,12 +66,12 @@ def train_all(names: Sequence[str], seeds: int, jobs: int, train: Callable[[str,
 
 
 def training_folder(work: Path, name: str, seed: int) -> Path:
-    """Of the training of ``name``, which may be several words, with a seed."""
+    """The folder of the training of ``name``, which may be several words, with this seed."""
     return work / name.replace(" ", "_") / f"seed-{seed}"
 
 
 def metrics_file(run: Path) -> Path:
-    """There when a run is trained and evaluated."""
+    """The file that exists once a run is trained and evaluated."""
     return run / "evaluation" / "metrics.json"
 
 

@@ -1,4 +1,4 @@
-"""Does the body help on real photos, and where the face is covered? One model shown faces, bodies and both.
+"""Gain from the body on real photos, also with covered faces: one model evaluated with faces, bodies and both.
 
     python benchmarks/covered_photos.py --face runs/mixed_faces/best/model.safetensors --body BODY.safetensors \
         --photos NAME=FOLDER,CSV [...]
@@ -52,12 +52,12 @@ class Photos(NamedTuple):
 
 
 def is_covered(name: str) -> bool:
-    """Whether the photo, or the sample cut out of it, is of the covered half."""
+    """Whether the photo, or the sample cut out of it, is in the covered half."""
     return bool(zlib.crc32(Path(name).stem.encode()) & 1)
 
 
 def cover(photos: Photos, out: Path) -> None:
-    """The same photos, in every second of which a rectangle of one colour lies over each face."""
+    """Write the photos, every second one with a rectangle of one colour over each face."""
     out.mkdir(parents=True)
     boxes: dict[str, list[list[float]]] = {}
     with open(photos.table, newline="") as file:
@@ -77,7 +77,7 @@ def cover(photos: Photos, out: Path) -> None:
 
 
 def prepare(photos: Photos, work: Path) -> None:
-    """The shards of a data set, as it is and covered."""
+    """Write the shards of a data set, unchanged and covered."""
     as_is, covered, copies = work / photos.name, work / f"{photos.name}{COVERED}", work / "photos" / photos.name
     if not as_is.exists():
         split = ("--split", "train=0.8,val=0.2", "--out", as_is)
@@ -93,7 +93,7 @@ def prepare(photos: Photos, work: Path) -> None:
 
 
 def write_parts(table: Path, val: Path, out: Path) -> None:
-    """The table with a column for the part, so that a photo is in the same one as without the rectangle."""
+    """Add a column for the split to the table, so that a photo is in the same one with and without the rectangle."""
     index = ShardIndex.load(val)
     keys = {index.key(sample) for sample in range(len(index))}
     with open(table, newline="") as source, open(out, "w", newline="") as target:
@@ -116,7 +116,7 @@ def train(seed: int, sets: list[Photos], arguments: argparse.Namespace) -> None:
 
 
 def evaluate(seed: int, name: str, work: Path) -> dict[str, np.ndarray]:
-    """Distances from the true ages in years, (N,) by what the model was shown, and whether the photo is covered."""
+    """By input, (N,) absolute errors in years; and, as ``covered``, whether each photo is covered."""
     out = work / f"seed-{seed}" / f"evaluation_{name}"
     if not (out / PREDICTIONS_FILE).exists():
         words = ("--checkpoint", work / f"seed-{seed}" / "best", "--data", work / name / "val", "--out", out)
@@ -133,7 +133,7 @@ def evaluate(seed: int, name: str, work: Path) -> dict[str, np.ndarray]:
 
 
 def rows(sets: list[Photos], seeds: Iterable[int], work: Path) -> list[str]:
-    """A line for each data set, and for the photos as they are, half and all covered: means over the seeds."""
+    """A row for each data set with unchanged, half covered and covered photos: means over the seeds."""
     lines = []
     for title, end, every in (("as they are", "", True), ("half covered", COVERED, True), ("covered", COVERED, False)):
         pooled: dict[str, list[np.ndarray]] = {column: [] for column in INPUT_SETS}
@@ -149,7 +149,7 @@ def rows(sets: list[Photos], seeds: Iterable[int], work: Path) -> list[str]:
 
 
 def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
-    """A row of the table from (seeds, N) distances by what was shown; people without one of the images are left out."""
+    """A row of the table from (seeds, N) errors by input; people without one of the images are left out."""
     known = ~np.isnan(np.concatenate(list(errors.values()))).any(axis=0)
     mae = {column: values[:, known].mean(axis=1) for column, values in errors.items()}
     gain = 1 - mae["both"] / mae["face"]
@@ -161,9 +161,11 @@ def line(name: str, title: str, errors: dict[str, np.ndarray]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Photos.read, nargs="+", required=True, metavar="NAME=FOLDER,CSV")
-    parser.add_argument("--config", type=Path, default=CONFIG, help="of a model with two inputs, on these photos")
-    parser.add_argument("--face", type=Path, required=True, help="weights that the face's backbone starts from")
-    parser.add_argument("--body", type=Path, required=True, help="weights that the body's backbone starts from")
+    parser.add_argument(
+        "--config", type=Path, default=CONFIG, help="configuration of a model with two inputs, on these photos"
+    )
+    parser.add_argument("--face", type=Path, required=True, help="initial weights of the face's backbone")
+    parser.add_argument("--body", type=Path, required=True, help="initial weights of the body's backbone")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "covered_photos", help="shards and runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("options", nargs="*", help="options of every training, after --")
@@ -173,12 +175,13 @@ def main() -> None:
     for seed in arguments.seeds:
         train(seed, arguments.photos, arguments)
     head = (
-        "# What the body adds on real photos\n\n"
-        f"MAE in years of `configs/{arguments.config.name}` by `python benchmarks/covered_photos.py` on photos of "
-        "people that it was not trained on, with mirror images; means over seeds "
-        f"{', '.join(map(str, arguments.seeds))}. "
-        "`half covered`: a rectangle of one colour lies over the face in every second photo; `covered`: those alone. "
-        "The gain is of both over the face alone, of each seed in brackets.\n\n"
+        "# Gain from the body on real photos\n\n"
+        f"MAE in years of `configs/{arguments.config.name}` on photos of people that it was not trained on, with "
+        f"mirror images; means over seeds {', '.join(map(str, arguments.seeds))}. Written by "
+        "`python benchmarks/covered_photos.py`.\n\n"
+        "* `half covered`: a rectangle of one colour covers the face in every second photo.\n"
+        "* `covered`: these photos only.\n"
+        "* Gain: how much lower the error of both is than that of the face alone; in brackets, for each seed.\n\n"
         "| photos | | n | face | body | both | gain |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n"
     )
     table = RESULTS / f"{arguments.config.stem}.md"

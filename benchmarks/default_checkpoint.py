@@ -34,9 +34,9 @@ def shrink(best: Path, out: Path, detector: str, face_square: float, face_shift:
     """Write a checkpoint in float16, with one rule for all crops.
 
     Args:
-        best: of the run.
-        out: folder to write, made where it is missing. Addresses of data sets are left out of its card.
-        detector: the name of what draws the boxes.
+        best: folder of the run's best checkpoint.
+        out: folder to write, created if missing. Its card omits the addresses of data sets.
+        detector: name of the face detector whose boxes are used.
         face_square, face_shift: of the crop rules.
 
     Raises:

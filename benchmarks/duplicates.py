@@ -25,8 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--distance", type=int, default=9)
-    parser.add_argument("--like", help="folder of indexed shards whose faces the bits imitate")
-    parser.add_argument("--tables", type=int, help="stop after so many tables, and scale the time up")
+    parser.add_argument("--like", help="folder of indexed shards; the bits are correlated as those of its faces")
+    parser.add_argument("--tables", type=int, help="stop after this number of tables and scale the time up")
     options = parser.parse_args()
     hashes = np.unique(imitated(options.like, options.images) if options.like else sampled(options.images))
     tables = len(NearPairs(np.concatenate([hashes, hashes]), options.distance))
@@ -35,7 +35,7 @@ def main() -> None:
         len(part[0]) for part in islice(candidates(hashes, options.distance), options.tables and options.tables + 1)
     )
     seconds = (time.process_time() - began) * (tables / options.tables if options.tables else 1)
-    print(f"{len(hashes):,} different hashes, with their mirrored ones, at most {options.distance} bits apart")
+    print(f"{len(hashes):,} different hashes and their mirrored ones, at most {options.distance} bits apart")
     print(f"| tables | candidates | CPU s | memory before, MB | peak memory, MB |\n| {'---: | ' * 5}".rstrip())
     measured = f"{options.tables} of {tables}" if options.tables else f"{tables}"
     print(f"| {measured} | {found:,} | {seconds:.0f} | {before:.0f} | {_peak_mb():.0f} |")
@@ -46,7 +46,7 @@ def sampled(count: int) -> np.ndarray:
 
 
 def imitated(folder: str, count: int) -> np.ndarray:
-    """Signs of normal variables that are correlated as the bits of the folder's faces are."""
+    """Signs of normal variables with the correlations of the bits of the folder's faces."""
     samples = Samples([folder])
     with tempfile.TemporaryDirectory() as scratch, shard_workers(samples.indexes, 1) as map_tasks:
         prints = read_fingerprints(samples, "face", map_tasks, Path(scratch))

@@ -51,26 +51,28 @@ def measure(name: str, method: str, precision: str) -> dict:
 
 
 def worst(output: str, lines: list[str]) -> float | None:
-    """The largest of the differences that the lines of all cases report; None where the method has no such output."""
+    """The largest difference in the lines of all cases; None if the method has no such output."""
     found = [float(value) for line in lines for value in re.findall(rf"[:,] {output} ([^,]+)", line)]
     return max(found, default=None)
 
 
 def table(rows: list[dict]) -> str:
-    """The last row of each export, and how many of the small models' exports there are."""
+    """The page as markdown, with the last row of each export."""
     latest = {(row["precision"] != "fp32", row["model"], list(METHODS).index(row["method"])): row for row in rows}
     done = sum(not half and model in SMALL for half, model, _ in latest)
     head = [
         "# Exported files against their estimators",
         "",
-        "`python -m benchmarks.export --rows rows.jsonl`: ONNX files, run by onnxruntime, and the estimators that they",
-        "were made of, on random images. The largest difference of an age and of a gender's probability over batches",
-        "of 1, 2 and 5 samples, and for models of two images also without the face, without the body, and with each",
-        "missing in some of the samples.",
-        "Methods that answer in whole years differ by 0 or 1; of these the mean of the distribution says more. Seconds",
-        "are of CPU time, parity included.",
-        f"On {processor()}, 2 cores, busy; torch {torch.__version__}.",
-        f"{done} of the {len(SMALL) * len(METHODS)} pairs of a small model and a method; any others were not run.",
+        f"`python -m benchmarks.export --rows rows.jsonl` on {processor()}, 2 cores, busy; torch {torch.__version__}.",
+        "Compares exported ONNX files, run by onnxruntime, with their estimators, on random images.",
+        "",
+        "* Age, mean and P(gender) are largest differences over batches of 1, 2 and 5 samples. Models with two inputs",
+        "  are also compared without the face, without the body, and with each missing in some of the samples.",
+        "* Methods that estimate whole years differ by 0 or 1. For them, the difference of the distribution's mean is",
+        "  more informative.",
+        "* CPU s is the CPU time of the export and the comparison.",
+        "",
+        f"{done} of the {len(SMALL) * len(METHODS)} pairs of a small model and a method have been run.",
         "",
         "| model | method | precision | age, years | mean, years | P(gender) | cases | MB | CPU s |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -1,11 +1,11 @@
-"""Errors of faces in photos that are made darker or brighter, and what ``predict`` flags of them.
+"""Errors of faces in photos that are made darker or brighter, with and without a flag of ``predict``.
 
     python -m benchmarks.exposure FG-NET=FOLDER/annotations.csv=3 All-Age-Faces=FOLDER/annotations.csv=7
         Congress=FOLDER/annotations.csv=2 "FairFace sample=FOLDER/labels.csv=1"
 
-A table lies in the folder of its photos and has MiVOLO's columns (img_name, age, face_x0 ...), or FairFace's (file,
-age), whose face is in the middle. The number says that every so many-th photo is made darker and brighter; all are
-looked at as they are. Writes benchmarks/results/exposure.md.
+A table is in the folder of its photos. It has MiVOLO's columns (img_name, age, face_x0 ...), or FairFace's (file, age),
+whose face is in the middle. With the number 3, every third photo is made darker and brighter. All photos are also
+evaluated unchanged. Writes benchmarks/results/exposure.md.
 """
 
 import csv
@@ -34,7 +34,7 @@ OLDEST = 120
 
 
 class Photo(NamedTuple):
-    """A photo of one labelled person: the years that are right, and the middle of the face."""
+    """A photo of one labelled person: the first and the last year of the age, and the middle of the face."""
 
     image: np.ndarray
     first: float
@@ -60,30 +60,30 @@ def _middle(box: Box) -> np.ndarray:
 
 
 def dimmed(factor: float, image: np.ndarray) -> np.ndarray:
-    """Every level times a factor, as a screen or a picture editor makes a photo darker."""
+    """Every level times a factor, as a screen or an image editor makes a photo darker."""
     return np.rint(image * factor).astype(np.uint8)
 
 
 def brightened(stops: int, image: np.ndarray) -> np.ndarray:
-    """As if the photo had been exposed so many stops longer: twice the light each, cut off at white."""
+    """Exposed longer by this number of stops: each doubles the light, clipped at white."""
     light = np.minimum((np.arange(256) / 255) ** 2.2 * 2**stops, 1)
     return np.rint(255 * light ** (1 / 2.2)).astype(np.uint8)[image]
 
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     **{f"levels at {factor:.0%}": partial(dimmed, factor) for factor in (0.5, 0.25, 0.15, 0.1, 0.06)},
-    **{f"{stops} stops brighter": partial(brightened, stops) for stops in (1, 2, 3, 4)},
+    **{f"{stops} stop{'s' * (stops > 1)} brighter": partial(brightened, stops) for stops in (1, 2, 3, 4)},
 }
 
 
 def error(photo: Photo, person: Person) -> float:
-    """Years from the age, or from the group of years."""
+    """Years from the age, or from the age group."""
     assert person.age is not None
     return max(photo.first - person.age, person.age - photo.last, 0)
 
 
 def person_of(predictor: Predictor, image: np.ndarray, photo: Photo) -> Person | None:
-    """The estimate for the labelled face; None where it is not found."""
+    """The estimate for the labelled face; None if it is not found."""
     near = [one for one in predictor.locate(image) if _is_of(one, photo)]
     return predictor.estimate([image], [near[:1]])[0][0] if near else None
 
@@ -95,7 +95,7 @@ def _is_of(person: Located, photo: Photo) -> bool:
 
 
 def row(title: str, found: list[tuple[Photo, Person, Person]], *cells: str) -> str:
-    """The errors before and after the changes, of the faces that are flagged after them and of the others."""
+    """Errors before and after the changes: of the faces that are then flagged, and of the others."""
     errors = np.array([(error(photo, before), error(photo, after)) for photo, before, after in found]).reshape(-1, 2)
     flagged = np.array([is_flagged(after) for _, _, after in found], bool)
     columns = [title, *cells]
@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def changed(predictor: Predictor, chosen: list[Photo]) -> dict[str, list[tuple[Photo, Person, Person]]]:
-    """Of each change, the photos in which the face is found, with the estimates before and after."""
+    """By change, the photos in which the face is found, with the estimates before and after."""
     found: dict[str, list] = {title: [] for title in CHANGES}
     for photo in chosen:
         before = person_of(predictor, photo.image, photo)
@@ -148,17 +148,21 @@ def changed(predictor: Predictor, chosen: list[Photo]) -> dict[str, list[tuple[P
 
 PAGE = """# Dark and overexposed photos
 
-`predict` flags a face as dark where 95 % of the pixels in the middle half of its width and height have a grey level
-under 32 of 255, and as overexposed where half of them have 250 or more. Here photos are made darker, all levels by a
-factor, or brighter by stops, each of which is twice the light, cut off at white; they are then stored as JPEG of
-quality 92. Errors are those of the same faces before and after, MAE in years; FairFace's are distances from the group
-of years. The package's own checkpoint and face detector; written by `python -m benchmarks.exposure`.
+`predict` flags dark and overexposed faces:
 
-| | flagged as they are | changed and flagged | MAE before -> after | changed, not flagged | MAE before -> after |
+* Dark: 95 % of the pixels in the middle half of the face's width and height have a grey level under 32 of 255.
+* Overexposed: half of these pixels have a grey level of 250 or more.
+
+Here photos are made darker (all levels times a factor) or brighter (by stops, each of which doubles the light, clipped
+at white), and stored as JPEG of quality 92. The tables compare the errors of the same faces before and after, as MAE in
+years. FairFace's errors are distances from the age group. The package's own checkpoint and face detector are used.
+Written by `python -m benchmarks.exposure`.
+
+| | flagged, unchanged photos | changed and flagged | MAE before -> after | changed, not flagged | MAE before -> after |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {by_set}
 
-The same faces by the change:
+The same faces by change:
 
 | | face found | flagged | MAE before -> after | not flagged | MAE before -> after |
 | --- | ---: | ---: | ---: | ---: | ---: |

@@ -1,7 +1,7 @@
 // Ages by @vladmandic/face-api on node and WebAssembly, on one thread, for benchmarks/peers.py:
 //     node face_api.mjs FOLDER DETECTOR NAMES.json
 // FOLDER is where npm installed @vladmandic/face-api, @tensorflow/tfjs, @tensorflow/tfjs-backend-wasm and sharp;
-// DETECTOR is ssd or tiny. Prints JSON: seconds of the processor, and for each photo its people.
+// DETECTOR is ssd or tiny. Prints JSON: CPU seconds, and the people of each photo.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";

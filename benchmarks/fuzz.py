@@ -14,11 +14,11 @@ from tests.fuzz.harness import GIGABYTES, SECONDS, Outcome, run_cases
 
 SHARES = {"configurations": 400, "labels": 300, "tars": 300, "csvs": 250, "jpegs": 200, "evaluations": 150}
 SHARE = 80
-"""Cases of a kind in 2,000, and of those that train or evaluate."""
+"""Cases of each other kind in 2,000."""
 
 
 def plan(cases: int, seed: int, kind: str | None) -> list[tuple[str, int]]:
-    """(kind, seed) of every case, the kinds in turn."""
+    """(kind, seed) of every case, one kind after the other."""
     if kind:
         return [(kind, seed + number) for number in range(cases)]
     shares = {name: SHARES.get(name, SHARE) for name in KINDS}
@@ -28,7 +28,7 @@ def plan(cases: int, seed: int, kind: str | None) -> list[tuple[str, int]]:
 
 def table(outcomes: list[Outcome]) -> str:
     """A row for each kind."""
-    rows = ["| files | cases | taken | one line | faults | longest s | largest GB |", "| --- " * 7 + "|"]
+    rows = ["| files | cases | accepted | one-line error | faults | longest, s | most memory, GB |", "| --- " * 7 + "|"]
     by_kind = defaultdict(list)
     for outcome in outcomes:
         by_kind[outcome.kind].append(outcome)
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--at_once", type=int, default=2)
-    parser.add_argument("--lines", action="store_true", help="print what each case was told")
+    parser.add_argument("--lines", action="store_true", help="print the message of each case")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     start = time.monotonic()
@@ -59,8 +59,8 @@ def main() -> None:
                 print(f"{outcome.kind} {outcome.seed}: {outcome.fault or outcome.line}", flush=True)
     text = (
         f"{table(outcomes)}\n\n{len(outcomes)} cases from seed {options.seed}, {options.at_once} at once, in "
-        f"{(time.monotonic() - start) / 60:.0f} minutes. A fault is a traceback, over {SECONDS} s or {GIGABYTES} GB, "
-        "something written elsewhere, or code of the input that ran.\n"
+        f"{(time.monotonic() - start) / 60:.0f} minutes. A fault is a traceback, more than {SECONDS} s or "
+        f"{GIGABYTES} GB, a file written elsewhere, or execution of code from the input.\n"
     )
     print(text)
     if options.out:

@@ -48,16 +48,16 @@ from mivolo_lite.training.loop import Trainer
 from mivolo_lite.training.run_config import RunConfig
 
 CONFIGS = {"dual_resnet50_vit": ("resnet50", "vit_small_patch16_224"), "mivolo_d1": ("volo_d1_224",)}
-"""The configurations, and the timm backbones of the plain loop: of the face, and of the body where it has its own."""
+"""The configurations, and the timm backbones of the plain loop: for the face, and for the body if it has its own."""
 OURS, PLAIN, INFERENCE = "this package", "plain timm", "inference"
 PARTS = [
     *product(CONFIGS, (OURS, PLAIN), (False,)),
     ("mivolo_d1", INFERENCE, False),
     *product(CONFIGS, (OURS, PLAIN), (True,)),
 ]
-"""What is measured: the configuration, by whom it is trained, and whether compiled."""
+"""What is measured: the configuration, what trains it, and whether it is compiled."""
 RESIDENT = 4
-"""Batches that lie on the GPU."""
+"""Batches that stay on the GPU."""
 RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.md"
 DRY_CONFIGS = {
     "dual_resnet50_vit": {"model.face": "test_resnet", "model.body": "test_vit", "data.image_size": 160},
@@ -68,10 +68,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Windows:
-    """Samples a second of some spans of steps, each after as many that do not count.
+    """Samples a second of spans of steps, each after skipped steps.
 
     Args:
-        spans: the steps that do not count and those that do, by the name of what they measure, in order.
+        spans: by name, in order, the number of steps to skip and to count.
     """
 
     def __init__(self, spans: dict[str, tuple[int, int]]):
@@ -107,7 +107,7 @@ class BothReader(IndexReader):
 
 
 def by_trainer(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
-    """This package's training: samples a second on resident batches and from shards, and operations of a sample."""
+    """This package's training: samples a second on resident batches and from shards, and FLOPs of a sample."""
     windows = Windows({"resident": options.resident, "from shards": options.shards})
     set_length(config, windows.steps)
     BothReader.resident_steps, READERS["both"] = sum(options.resident), BothReader
@@ -135,7 +135,7 @@ def loader_of(config: RunConfig) -> Iterable[Batch]:
 
 
 class PlainTimm(nn.Module):
-    """Backbones beside each other, their features joined by one linear layer: ages as classes, and gender."""
+    """Backbones with concatenated features and one linear layer: ages as classes, and gender."""
 
     def __init__(self, names: Sequence[str], drop_path_rate: float):
         super().__init__()
@@ -152,7 +152,7 @@ class PlainTimm(nn.Module):
 
 
 def plain_timm(config: RunConfig, names: Sequence[str], options: argparse.Namespace) -> dict[str, float]:
-    """Samples a second of the loop that one writes oneself, on resident batches."""
+    """Samples a second of a plain loop on resident batches."""
     windows = Windows({"resident": options.resident})
     model = PlainTimm(names, config.model.drop_path_rate).to(DEVICE, memory_format=torch.channels_last).train()
     forward: Callable = torch.compile(model) if config.train.compile else model
@@ -171,13 +171,13 @@ def plain_timm(config: RunConfig, names: Sequence[str], options: argparse.Namesp
 
 
 def filled(images: Images, batch: int) -> Tensor:
-    """(B, 3, S, S): as many images as samples, some of them again; a plain loop knows no missing ones."""
+    """(B, 3, S, S): one image for each sample, some repeated, since a plain loop has no missing images."""
     return images.pixels[torch.arange(batch, device=images.pixels.device) % len(images.pixels)]
 
 
 @torch.inference_mode()
 def inference(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
-    """Samples a second in bf16 of the model as evaluation runs it, and as its description reads."""
+    """Samples a second in bf16 of the model, as evaluation runs it, and of the straightforward implementation."""
     name, side, batch = config.model.name, config.data.image_size, options.inference_batch
     torch.manual_seed(0)
     model = MODELS[name](MODELS[name].Config(), side).eval().to(DEVICE)
@@ -196,7 +196,7 @@ def inference(config: RunConfig, options: argparse.Namespace) -> dict[str, float
 
 
 def run_config(name: str, compiled: bool, options: argparse.Namespace) -> RunConfig:
-    """The configuration as its file has it, but for its length, its data and its random weights."""
+    """The configuration of its file, with another length, other data and random weights."""
     run = options.work / "run"
     shutil.rmtree(run, ignore_errors=True)
     words = {
@@ -240,7 +240,7 @@ def synchronise() -> None:
 
 
 def matmul_rate(side: int) -> float:
-    """Floating-point operations a second of the device's own product of two square matrices in bf16."""
+    """Floating-point operations a second of the device in the multiplication of two square matrices in bf16."""
     rounds = 20
     left, right = (torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     for number in range(2 * rounds):
@@ -260,16 +260,17 @@ def report(options: argparse.Namespace, rate: float, found: dict[tuple, dict[str
         "# Training on one GPU, bf16",
         "",
         f"`python benchmarks/gpu.py --minutes {options.minutes:g} --workers {options.workers}` on {card}, torch "
-        f"{torch.__version__}; a product of large matrices in bf16 runs at {rate / 1e12:.0f} TFLOP/s there"
-        + (f", the data sheet says {peak / 1e12:.0f}." if peak else "."),
+        f"{torch.__version__}. Multiplication of large matrices in bf16 runs at {rate / 1e12:.0f} TFLOP/s on it"
+        + (f" (data sheet: {peak / 1e12:.0f})." if peak else "."),
         "",
-        "`resident`: the same steps on batches that lie on the GPU already. `plain timm`: a bare loop over "
-        + ", ".join(f"{' and '.join(backbones)} for {name}" for name, backbones in CONFIGS.items())
-        + " on those, without EMA, enhancer, a second stem or missing images. Operations are those of products and "
-        "convolutions, forward and back.",
+        "* `resident`: the same steps on batches that are already on the GPU.",
+        "* `plain timm`: a bare loop on such batches over "
+        + ", and ".join(f"{' and '.join(backbones)} for {name}" for name, backbones in CONFIGS.items())
+        + ". It has no EMA, enhancer, second stem or missing images.",
+        "* TFLOP/s: operations of matrix multiplications and convolutions, forward and backward.",
         "",
-        "| configuration | batch | trained by | | samples/s | of resident | of plain timm | peak GiB | TFLOP/s "
-        "| of the product's |",
+        "| configuration | batch | trained by | batches | samples/s | of resident | of plain timm | peak GiB "
+        "| TFLOP/s | of matmul |",
         "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (name, what, compiled), values in found.items():
@@ -285,7 +286,7 @@ def report(options: argparse.Namespace, rate: float, found: dict[tuple, dict[str
             lines += [
                 "",
                 f"Inference of {name} in bf16, batches of {options.inference_batch}, face and body: {ours:.0f} "
-                f"samples/s, plainly written {plainly:.0f}: {ours / plainly:.2f} times as fast.",
+                f"samples/s, straightforward implementation {plainly:.0f}, speedup {ours / plainly:.2f}.",
             ]
     if missing:
         names = "; ".join(f"{name}, {what}{', compiled' * compiled}" for name, what, compiled in missing)
@@ -316,9 +317,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="packed faces and bodies, with train/ and val/")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--workers", type=int, default=15)
-    parser.add_argument("--batch", type=int, help="instead of the configuration's own")
+    parser.add_argument("--batch", type=int, help="samples of a batch, by default the configuration's")
     parser.add_argument("--resident", type=int, nargs=2, default=(15, 40), help="steps to skip and to count")
-    parser.add_argument("--shards", type=int, nargs=2, default=(65, 50), help="the same; the loader's ready ones first")
+    parser.add_argument(
+        "--shards", type=int, nargs=2, default=(65, 50), help="the same; skip those that the loader has ready"
+    )
     parser.add_argument("--inference-batch", type=int, default=128)
     parser.add_argument("--inference-rounds", type=int, default=20)
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "gpu")
@@ -339,7 +342,7 @@ def main() -> None:
 
 
 def measure_all(options: argparse.Namespace) -> None:
-    """Every part in turn, as long as there is time; one that fails or takes too long is left out."""
+    """Measure every part in turn while there is time; one that fails or takes too long is left out."""
     end = time.monotonic() + 60 * options.minutes
     rate = matmul_rate(256 if options.dry_run else 8192)
     found: dict[tuple, dict[str, float]] = {}

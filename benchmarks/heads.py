@@ -65,7 +65,7 @@ def seconds_per_step(step, device):
 
 
 def measure(batch, features, repeats, device):
-    """Milliseconds and ratios by name, one of each a repetition."""
+    """Seconds and ratios by name, one for each repetition."""
     torch.manual_seed(0)
     x = torch.randn(batch, features, device=device, requires_grad=True)
     ages = torch.randint(0, len(AgeSpan()), (batch,), device=device).float()

@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "inference.md"
 
 
 class PlainMivolo(nn.Module):
-    """MiVOLO as its description reads, with the weights of ours."""
+    """MiVOLO written from its description, with the weights of this package's model."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -76,7 +76,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
-    """One row of the table after the other."""
+    """Yield the rows of the table."""
     torch.manual_seed(0)
     model = MODELS[MODEL](MODELS[MODEL].Config(), SIDE).eval()
     plain, ours = PlainMivolo(model).eval(), model.for_inference()
@@ -95,13 +95,13 @@ def measure(rounds: int, clock: Callable[[], float]) -> Iterator[str]:
 
 
 def header(options: argparse.Namespace) -> str:
-    return f"""# {MODEL} in float32 against the same model written plainly
+    return f"""# {MODEL} in float32 against a straightforward implementation
 
 `python benchmarks/inference.py --rounds {options.rounds} --threads {options.threads} --clock {options.clock}`
 on {processor()}, {options.threads} thread(s), torch {torch.__version__}.
-Medians over {options.rounds} interleaved rounds; the last column is the largest difference of any output.
+Medians over {options.rounds} interleaved rounds. Difference: the largest of any output.
 
-| images | batch | plain ms | ours ms | times as fast | difference |
+| images | batch | straightforward, ms | this package, ms | speedup | difference |
 | --- | ---: | ---: | ---: | ---: | ---: |"""
 
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use too")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a shared machine")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     lines = [header(options)]

@@ -27,7 +27,7 @@ from mivolo_lite.distributed.preemption import EXIT_CODE
 from mivolo_lite.packing.pack import pack
 from mivolo_lite.packing.sources.people import PeopleSource
 
-FORK = multiprocessing.get_context("fork")  # what takes longest, importing torch, happens once
+FORK = multiprocessing.get_context("fork")  # imports torch, the slowest part, only once
 STEPS, BATCH = 30, 10
 DEATHS = {
     "SIGKILL": (signal.SIGKILL, -signal.SIGKILL),
@@ -36,7 +36,7 @@ DEATHS = {
     "SIGTERM": (signal.SIGTERM, EXIT_CODE),
     "worker": (signal.SIGKILL, 1),
 }
-"""The signal, sent to all processes of the run, or to a loader's worker alone; and the exit code that follows."""
+"""The signal, sent to all processes of the run or only to the loader's worker, and the expected exit code."""
 OPTIONS = {
     "model.backbone": "test_efficientnet",
     "model.drop_rate": 0.3,
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def start(data: Path, run: Path) -> BaseProcess:
-    """Begin the run, or resume with it, in a process and a session of its own."""
+    """Start or resume the run in a separate process and session."""
     samples = json.loads((data / "train" / "dataset.json").read_text())["samples"]
     options = OPTIONS | {"run": run, "resume": "auto", "data.train": data / "train", "data.val": data / "val"}
     options["optim.epochs"] = STEPS * BATCH / samples
@@ -95,14 +95,14 @@ def train(words: list[str], log: Path) -> None:
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in its background ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     sys.argv[1:] = ["train", *words]
     command_line()
 
 
 def kill(process: BaseProcess, run: Path, death: str, aim: bool, draw: random.Random) -> str:
-    """End the run at a random moment, or in the middle of a save. Returns when, in how long, and what it left."""
+    """End the run at a random moment or during a save. Returns cells: when, seconds to end, and what it left."""
     stop = draw.randrange(STEPS - 3)
     while process.is_alive() and steps_logged(run) < stop:
         time.sleep(0.001)

@@ -13,13 +13,13 @@ import numpy as np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--audit", type=Path, required=True, help="folder of the audit")
-    parser.add_argument("--train", required=True, help="the training folder, as it was given to the audit")
-    parser.add_argument("--val", required=True, help="the validation folder, as it was given to the audit")
+    parser.add_argument("--train", required=True, help="the training folder, as given to the audit")
+    parser.add_argument("--val", required=True, help="the validation folder, as given to the audit")
     parser.add_argument("--predictions", type=Path, nargs="+", required=True)
     options = parser.parse_args()
     copied = copies_of(options.audit / "pairs.csv", options.val, options.train)
-    print(f"{len(copied)} samples of {options.val} have a copy in {options.train}; intervals are 95 %, by bootstrap\n")
-    print("| run | n | MAE | without the copied | difference | copied alone | others of their ages |")
+    print(f"{len(copied)} samples of {options.val} have a copy in {options.train}; 95 % bootstrap intervals\n")
+    print("| run | n | MAE | without copies | difference | copies only | others of the same ages |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for path in options.predictions:
         keys, age, error = read_errors(path)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def copies_of(pairs: Path, val: str, train: str) -> set[str]:
-    """Keys of the samples of ``val`` that are connected with one of ``train``."""
+    """Keys of the samples of ``val`` that are copies of one of ``train``, directly or through others."""
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(sample):
@@ -56,7 +56,7 @@ def row(name: str, copied: np.ndarray, age: np.ndarray, error: np.ndarray) -> st
     differences = [error[draw].mean() - error[draw][~copied[draw]].mean() for draw in draws]
     low, high = np.percentile(differences, [2.5, 97.5])
     difference = error.mean() - error[~copied].mean()
-    # Copies are not of the same ages as the rest: the fair comparison is with others of the same ten years.
+    # Copies differ from the rest in age: the fair comparison is with others of the same ten years.
     decade = age // 10
     expected = np.mean([error[~copied & (decade == one)].mean() for one in decade[copied]])
     return (

@@ -62,7 +62,7 @@ WARM_UP = PREFETCHED + 1  # batches before the clock starts, so that none is rea
 
 
 def bare_loop(index: ShardIndex, size: int, batch: int, samples: int) -> float:
-    """Seconds for so many samples, and so for the other contenders."""
+    """Seconds for this number of samples, as with the other contenders."""
     columns = [index.columns[name].tolist() for name in ("shard", "face_offset", "face_size")]
     files = [os.open(index.shard_path(shard), os.O_RDONLY) for shard in range(len(index.shard_sizes))]
     members = list(zip(*columns, strict=True))[WARM_UP * batch :][:samples]
@@ -81,7 +81,7 @@ def our_loader(
 
 
 def enlarged(index: ShardIndex, side: int, samples: int, folder: Path) -> ShardIndex:
-    """The first faces at another size, encoded as packing does."""
+    """The first faces at another size, encoded as by packing."""
     shards = open_shards(index, 1)
     folder.mkdir()
     with wds.TarWriter(str(folder / "faces.tar"), encoder=False) as tar:
@@ -116,13 +116,13 @@ def seconds_after_warm_up(batches) -> float:
 
 
 def where_a_worker_runs(contender: Callable[..., float], *arguments) -> float:
-    """Run a contender without workers in a process of its own, placed as a worker would be."""
+    """Run a contender without workers in a separate process on the CPU of a worker."""
     with ProcessPoolExecutor(1, get_context("fork"), begin_worker, (0,)) as pool:
         return pool.submit(contender, *arguments).result()
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
-    """Seconds by contender, one of each a repetition."""
+    """Seconds by contender, one for each repetition."""
     index = ShardIndex.load(options.data)
     arguments = (index, options.size, options.batch, options.samples)
     needed = options.samples + WARM_UP * options.batch
@@ -165,7 +165,7 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]]) -> str:
         f"--repeats {options.repeats}`",
         f"on {machine()}; medians over {options.repeats} interleaved repetitions.",
         "",
-        "| | samples/s | of the bare loop |",
+        "| | samples/s | relative to the bare loop |",
         "| --- | ---: | ---: |",
     ]
     lines += [f"| {name} | {rate[name]:.0f} | {ratio(seconds, name, BARE):.2f} |" for name in CONTENDERS]
@@ -197,12 +197,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the model's images in pixels")
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    torch.set_num_threads(1)  # there is no model here whose threads could want the worker's CPU
+    torch.set_num_threads(1)  # no model's threads compete for the worker's CPU
     with TemporaryDirectory() as scratch:
         text = report(options, measure(options, Path(scratch)))
     print(text)
     _, heading, notes = (RESULTS.read_text() if RESULTS.exists() else "").partition("\n## ")
-    RESULTS.write_text(text + heading + notes)  # what was written below by hand stays
+    RESULTS.write_text(text + heading + notes)  # keeps the notes written by hand below
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ OPTIONS = {"regression": [{}, {"loss": "l2"}, {"loss": "annealed", "normalise": 
 
 
 def age_shares(span: AgeSpan) -> dict[str, Tensor]:
-    """(A,) how common each age is: all alike, or most in the middle, as in collections of faces."""
+    """(A,) how common each age is: uniform, or bell-shaped as in data sets of faces."""
     ages = span.ages()
     width = (span.max_age - span.min_age) / 6
     return {"even": torch.ones(len(span)), "bell": torch.exp(-((ages - ages.mean()) ** 2) / 2 / width**2) + 0.01}
 
 
 def ratio(method: AgeMethod, width: int, shares: Tensor) -> float:
-    """The length of the age loss's gradient at random features, by that of the gender's cross entropy."""
+    """The gradient norm of the age loss at random features, divided by that of the gender's cross entropy."""
     age = method.span.ages()[torch.multinomial(shares, SAMPLES, replacement=True)]
     method.fit_prior(torch.bincount((age - method.span.min_age).long(), minlength=len(method.span)))
     features, gender = torch.randn(SAMPLES, width).relu().requires_grad_(), torch.arange(SAMPLES) % 2

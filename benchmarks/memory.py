@@ -27,7 +27,7 @@ STEPS = 6
 
 
 def measure(batch: int, trains: bool, keeps: bool) -> dict[str, float]:
-    """Images a second, and the most memory of this process in MiB."""
+    """Images a second, and the peak memory of this process in MiB."""
     if keeps:
         keep_freed_memory()
     torch.set_num_threads(1)
@@ -77,10 +77,10 @@ def main() -> None:
     write_result(
         TABLE,
         "# Keeping freed memory on a CPU\n\n"
-        f"`python benchmarks/memory.py` on one of {machine()}: the package's checkpoint at 128 px, one thread, "
-        f"medians of {arguments.rounds} rounds, each a new process with it and one without. The ratio is within a "
-        "round.\n\n"
-        "| | images/s as glibc does | kept | ratio | MiB as glibc does | kept |\n"
+        f"`python benchmarks/memory.py` on one of {machine()}. The package's checkpoint at 128 px, one thread, "
+        f"medians of {arguments.rounds} rounds. Each round starts a process that keeps freed memory and one that does "
+        "not. The ratio is within a round.\n\n"
+        "| | images/s, glibc's default | images/s, kept | ratio | MiB, glibc's default | MiB, kept |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n",
     )
 

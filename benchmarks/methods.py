@@ -36,7 +36,7 @@ from mivolo_lite.training.step import OptimizerStep
 
 CONFIGS = REPOSITORY / "configs" / "methods"
 BAND = 0.35
-"""Years within which every method should lie of the best."""
+"""Target in years: the largest difference of a method from the best."""
 
 TABLE = REPOSITORY / "benchmarks" / "results" / "methods.md"
 
@@ -48,10 +48,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "methods", help="shards and runs")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each method")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; set OMP_NUM_THREADS accordingly")
-    parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
+    parser.add_argument("--table", action="store_true", help="only write the table of the finished trainings")
     parser.add_argument("--rounds", type=int, default=11, help="steps of every method that are timed")
     parser.add_argument("--out", type=Path, default=TABLE, help="the table")
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of every training; give them last")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="options of every training; must come last"
+    )
     arguments = parser.parse_args()
     if not arguments.table:
         pack_utkface(arguments.work / "utkface")
@@ -74,13 +76,13 @@ def train(work: Path, options: list[str], name: str, seed: int) -> None:
 
 
 def seconds_per_step(names: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of an optimizer step of each configuration, whole model included, by round."""
+    """Seconds of an optimizer step of the whole model, by configuration and round."""
     torch.set_num_threads(1)
     return interleaved({name: one_step(CONFIGS / f"{name}.yaml") for name in names}, rounds)
 
 
 def one_step(path: Path):
-    """A function that does one optimizer step of a configuration on random images."""
+    """A function that takes one optimizer step of a configuration on random images."""
     config = read_run_config(["--config", str(path), "--model.pretrained", "false"])
     tasks, optim = [asdict(task) for task in config.tasks], config.optim
     model, method, ages = named_options(config.model), named_options(config.method), asdict(config.ages)
@@ -103,7 +105,7 @@ def random_batch(config: RunConfig) -> Batch:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a method's trainings.
+    """Results of a method's trainings.
 
     Attributes:
         name: of the configuration.
@@ -123,7 +125,7 @@ class Row:
 
 
 def read_rows(names: list[str], work: Path, seeds: int) -> list[Row]:
-    """Of every method with a finished training."""
+    """The row of every method with a finished training."""
     finished = [
         (name, seed)
         for name in names
@@ -146,7 +148,7 @@ def read_row(name: str, work: Path, errors: dict[int, np.ndarray]) -> Row:
 
 
 def write_table(rows: list[Row], seconds: dict[str, list[float]]) -> None:
-    """One line a method, best first."""
+    """Write the page, with one row for each method, the best first."""
     rows = sorted(rows, key=lambda row: row.mean("mae"))
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
     reference = "classification" if "classification" in seconds else rows[0].name
@@ -155,15 +157,15 @@ def write_table(rows: list[Row], seconds: dict[str, list[float]]) -> None:
     head = (
         "# Every method on the same faces\n\n"
         f"UTKFace part 1, {rows[0].metrics[0]['n']} validation faces of a random 90/10 split (seed 0; a person may "
-        f"lie in both), {base['model']['backbone']} from ImageNet at {base['data']['image_size']} px, "
-        "the best of the evaluations after each epoch. Means over trainings that differ in the seed. "
-        "Age alone is trained but for multilevel_tasks. Written by `python benchmarks/methods.py`; "
+        f"be in both parts). {base['model']['backbone']} from ImageNet at {base['data']['image_size']} px; "
+        "the best of the evaluations after each epoch. Means over seeds. "
+        "All but multilevel_tasks train the age only. Written by `python benchmarks/methods.py`. "
         f"{len(rows)} of {len(list(CONFIGS.glob('*.yaml'))) - 1} configurations have been run.\n\n"
-        f"The last is {worst:.2f} years behind the first; at most {BAND} are asked for. What a method is behind the "
-        "first is paired by seed and image; the 95 % intervals are over trainings and images.\n\n"
+        f"The worst is {worst:.2f} years behind the best. The target is at most {BAND}. Differences from the best "
+        "are paired by seed and image, with 95 % intervals over trainings and images.\n\n"
         f"Seconds a step: median of {len(against)} steps of {base['optim']['global_batch']} faces, whole model, on one "
-        f"thread of {processor()}; beside it the median ratio to {reference}'s within a round.\n\n"
-        "| method | epochs | MAE | of each training | behind the first | CS@5 | bias | seconds a step | ratio |\n"
+        f"thread of {processor()}. Ratio: to {reference}, the median within a round.\n\n"
+        "| method | epochs | MAE | of each training | behind the best | CS@5 | bias | seconds a step | ratio |\n"
         "| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |\n"
     )
     lines = []
@@ -180,7 +182,7 @@ def write_table(rows: list[Row], seconds: dict[str, list[float]]) -> None:
 
 
 def behind(row: Row, first: Row) -> str:
-    """How much larger a method's error is than the first's; with an interval where two seeds of both are finished."""
+    """How much larger a method's error is than the best one's, with an interval if both have two finished seeds."""
     seeds = sorted(row.errors.keys() & first.errors.keys())
     if row is first or not seeds:
         return ""
@@ -192,9 +194,9 @@ def behind(row: Row, first: Row) -> str:
 
 
 def other_tasks(row: Row) -> str:
-    """A sentence on what else a method learnt."""
-    right = [f"{row.mean(f'{name}_accuracy'):.1%} of the {name}s" for name in ("gender", "group")]
-    return f"\n{row.name} tells {' and '.join(right)} right as well."
+    """A sentence on the accuracy of a method's other tasks."""
+    accuracies = [f"a {name} accuracy of {row.mean(f'{name}_accuracy'):.1%}" for name in ("gender", "group")]
+    return f"\n{row.name} also has {' and '.join(accuracies)}."
 
 
 if __name__ == "__main__":

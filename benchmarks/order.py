@@ -23,8 +23,8 @@ from mivolo_lite.loading.order import GlobalOrder
 RESULTS = Path(__file__).parent / "results" / "order.md"
 BATCH = 256
 SETS = {"one data set": (1,), "three data sets": (5, 3, 2)}
-"""The shares of what is measured."""
-TARGETS = {"start-up, s": 1.0, "memory at start-up, MB": 100.0, "memory after jumps all over two epochs, MB": 100.0}
+"""The shares of the data sets of each measured order."""
+TARGETS = {"start-up, s": 1.0, "memory at start-up, MB": 100.0, "memory after random jumps in two epochs, MB": 100.0}
 
 
 def begin(options: argparse.Namespace, shares: tuple[int, ...]) -> GlobalOrder | MixedOrder:
@@ -45,7 +45,7 @@ def speeds(options: argparse.Namespace, shares: tuple[int, ...]) -> dict[str, fl
     figures = {"start-up, s": time.perf_counter() - start}
     figures["samples/s, batch after batch"] = per_second(order, range(BATCH, 1000 * BATCH, BATCH), BATCH)
     anywhere = np.random.default_rng(options.seed).integers(0, len(order), 200).tolist()
-    return figures | {"jumps/s to anywhere in an epoch": per_second(order, anywhere, 1)}
+    return figures | {"random jumps/s in an epoch": per_second(order, anywhere, 1)}
 
 
 def per_second(order: GlobalOrder | MixedOrder, positions: Iterable[int], count: int) -> float:
@@ -62,7 +62,7 @@ def memory(options: argparse.Namespace, shares: tuple[int, ...]) -> dict[str, fl
     figures = {"memory at start-up, MB": tracemalloc.get_traced_memory()[1] / 1e6}
     for position in np.random.default_rng(options.seed).integers(0, 2 * len(order), 50).tolist():
         order.samples(position, BATCH)
-    figures["memory after jumps all over two epochs, MB"] = tracemalloc.get_traced_memory()[1] / 1e6
+    figures["memory after random jumps in two epochs, MB"] = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     return figures
 
@@ -75,7 +75,7 @@ def report(options: argparse.Namespace, figures: dict[str, dict[str, float]]) ->
         f"`python benchmarks/order.py --samples {options.samples} --shard-samples {options.shard_samples} "
         f"--block-samples {options.block_samples} --repeats {options.repeats}`",
         f"on {machine()}; medians over {options.repeats} repetitions.",
-        "The three sets hold as many samples together, in shares of 5, 3 and 2 of the stream.",
+        "The three data sets have the same number of samples in total, with shares of 5, 3 and 2 of the stream.",
         "",
         f"| | {' | '.join(SETS)} | at most |",
         f"| --- |{' ---: |' * len(SETS)} ---: |",

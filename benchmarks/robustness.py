@@ -44,19 +44,19 @@ NAMES = (
 )
 FOLDS, SEEDS = range(3), (0, 1)
 ALLOWED = 0.1
-"""Years by which a switch may raise the MAE of all."""
+"""Years by which a mitigation may raise the MAE."""
 
 Runs = dict[tuple[int, int], Path]
-"""The evaluations of one configuration, by the part of the images that it was not trained on, and the seed."""
+"""The evaluations of one configuration, by the held-out part of the images and the seed."""
 
 Change = tuple[float, float, float]
-"""A difference to ``plain`` and the ends of its interval."""
+"""A difference from ``plain`` and the ends of its interval."""
 
 TIMES = 10_000
-"""Replicates of the changes' intervals, whose ends lie far out."""
+"""Bootstrap replicates of the changes' intervals, whose level is high."""
 
 TARGETS = ("worst group", "worst age bin", "macro MAE", "degradation")
-"""What the switches are there to lower."""
+"""What the mitigations should lower."""
 
 
 def main() -> None:
@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "robust", help="shards and runs")
-    parser.add_argument("--samples", type=int, default=200, help="of a part, made worse in 50 ways each")
+    parser.add_argument(
+        "--samples", type=int, default=200, help="images of each part that are evaluated with corruptions"
+    )
     arguments = parser.parse_args()
     parts = [arguments.work / "utkface" / f"fold{fold}" for fold in FOLDS]
     pack_utkface(parts[0].parent, "--split", ",".join(f"{part.name}={1 / len(FOLDS)}" for part in parts))
@@ -77,7 +79,7 @@ def main() -> None:
         folder = arguments.work / name / f"fold{fold}_seed{seed}"
         train_and_evaluate(CONFIGS / f"{name}.yaml", folder, others, parts[fold], ["--train.seed", seed], worse)
 
-    # All configurations before the next part: what is finished can be compared.
+    # All configurations before the next part, so that the finished ones can be compared.
     wanted = itertools.product(arguments.seeds, arguments.folds, arguments.only)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         jobs = [pool.submit(run, *each) for each in wanted]
@@ -90,12 +92,12 @@ def main() -> None:
 
 
 def together(parts: list[Path]) -> str:
-    """What ``--data.train`` takes for every sample of these data sets once an epoch."""
+    """The value of ``--data.train`` with every sample of these data sets once an epoch."""
     return json.dumps([{"path": str(part), "weight": len(ShardIndex.load(part))} for part in parts])
 
 
 def evaluations(folder: Path) -> Runs:
-    """Those of the finished runs of a configuration."""
+    """The evaluations of the finished runs of a configuration."""
     runs = {run: re.fullmatch(r"fold(\d+)_seed(\d+)", run.name) for run in sorted(folder.glob("fold*"))}
     return {
         (int(name[1]), int(name[2])): run / "evaluation" for run, name in runs.items() if metrics_file(run).exists()
@@ -107,7 +109,7 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
 
     Args:
         runs: its evaluations.
-        plain: those without switches, on the same parts with the same seeds.
+        plain: those without mitigations, on the same parts with the same seeds.
         level: of the changes' intervals.
     """
     parts = [predictions(path) for path, *_ in by_part(runs)]
@@ -116,7 +118,7 @@ def measured(runs: Runs, plain: Runs, level: float) -> dict[str, tuple[str, Chan
         for each in (runs, plain)
         for part, paths in zip(parts, by_part(each), strict=True)
         for path in paths
-    ), "all of a part are of the same images"
+    ), "all evaluations of a part have the same images"
     errors = np.stack([joined_errors(each) for each in (plain, runs)])
     groups = cells([group for part in parts for group in part.group])
     bins = cells([age_bin for part in parts for age_bin in ten_year_bin(part.age_lo, part.age_hi)])
@@ -149,12 +151,12 @@ def errors_of(path: Path) -> np.ndarray:
 
 @cache
 def predictions(path: Path) -> Predictions:
-    """Of one evaluation. Every row of the table is compared with the same plain ones."""
+    """The predictions of an evaluation, cached because every row is compared with the same plain ones."""
     return read_csv(path / PREDICTIONS_FILE)[None]
 
 
 def cells(names: list[str | None]) -> tuple[list[str], np.ndarray]:
-    """The names of at least ``LIMIT`` images, and (N,) the place of each image's among them, or -1."""
+    """The names that at least ``LIMIT`` images have, and (N,) the index of each image's name among them, or -1."""
     found, count = np.unique([name or "" for name in names], return_counts=True)
     large = [name for name in found[count >= LIMIT].tolist() if name]
     return large, np.array([large.index(name) if name in large else -1 for name in names])
@@ -163,19 +165,19 @@ def cells(names: list[str | None]) -> tuple[list[str], np.ndarray]:
 def by_cells(
     errors: np.ndarray, names: list[str] | None, cell: np.ndarray, reduce: Callable, level: float
 ) -> tuple[str, Change]:
-    """The mean or the largest of the cells' MAEs.
+    """The mean or the largest MAE of the cells, which are groups or age bins.
 
     Args:
         errors: (2, N) absolute errors, of the plain run and of the other one.
-        names: of the cells, None where there is one.
-        cell: (N,) of each image, -1 where it is in none.
-        reduce: of the MAEs over the cells.
+        names: of the cells, None if there is only one.
+        cell: (N,) the cell of each image, -1 if it is in none.
+        reduce: reduces the MAEs over the cells.
         level: of the change's interval.
     """
     values, cell = counted(*errors[:, cell >= 0]), cell[cell >= 0]
 
     def statistic(sums: np.ndarray) -> np.ndarray:
-        """(B, 2): the other run's, and how much more that is than the plain run's."""
+        """(B, 2): of the other run, and its difference from the plain run."""
         plain, own = np.moveaxis(reduce(means(sums), axis=1), -1, 0)
         return np.stack([own, own - plain], axis=-1)
 
@@ -192,7 +194,7 @@ def by_cells(
 def degradation(runs: Runs, plain: Runs, level: float) -> tuple[str, Change]:
     """The mean relative degradation, the mean over the parts.
 
-    Configurations are not paired by image: their variances are added, which is too wide.
+    Configurations are not paired by image. Their variances are added, so the interval is too wide.
     """
     (value, half), (before, other) = (mean_degradation(each) for each in (runs, plain))
     change, both = value - before, float(np.hypot(half, other)) * normal_quantile(level) / normal_quantile(0.95)
@@ -202,7 +204,7 @@ def degradation(runs: Runs, plain: Runs, level: float) -> tuple[str, Change]:
 def mean_degradation(runs: Runs) -> tuple[float, float]:
     """The mean relative degradation over the parts, and half the width of its 95 % interval.
 
-    The parts are of different images, so their variances add up; the seeds are of the same ones, and only averaged.
+    The parts have different images, so their variances add up. The seeds have the same images and are only averaged.
     """
     parts = [[json.loads((path / METRICS_FILE).read_text())["robustness"] for path in paths] for paths in by_part(runs)]
     values = [[each["mean_relative_degradation"] for each in part] for part in parts]
@@ -212,12 +214,12 @@ def mean_degradation(runs: Runs) -> tuple[float, float]:
 
 
 def normal_quantile(level: float) -> float:
-    """Standard deviations to either side of the mean that hold so much of a normal distribution."""
+    """Standard deviations on either side of the mean that cover this share of a normal distribution."""
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def write_table(finished: dict[str, Runs]) -> None:
-    """One line a configuration, and a sentence on each that has switches."""
+    """Write the page, with a row for each configuration and a sentence on each mitigation."""
     level = 1 - 0.05 / max(1, len(finished) - 1)
     plain, rows, amounts = finished["plain"], {}, {}
     for name, runs in finished.items():
@@ -241,20 +243,22 @@ def _head(finished: dict[str, Runs], level: float) -> str:
     one = next(iter(finished["plain"].values()))
     metrics = json.loads((one / METRICS_FILE).read_text())
     return (
-        "# What the switches against unequal errors and poor images change\n\n"
-        f"UTKFace part 1 in {len(FOLDS)} random parts (seed 0; a person may lie in several), each estimated by a model "
-        f"that was trained on the others: {base['model']['backbone']} from ImageNet at {base['data']['image_size']} "
-        f"px, {base['optim']['epochs']} epochs, regression by L1, evaluated once. Written by `python "
-        f"benchmarks/robustness.py`; {len(finished)} of {len(NAMES)} configurations of configs/robust have been "
-        "run.\n\n"
-        "MAE in years with its 95 % bootstrap interval: of all, of the worst group and the worst age bin of ten years "
-        f"(of those with {LIMIT} images or more), and the mean over those bins; and the mean relative degradation "
-        f"under 10 corruptions at 5 strengths ({metrics['robustness']['samples']} images of each part). An image's "
-        "error is its mean over the seeds. Whichever cell is the worst in a draw counts, so the intervals of the worst "
-        "lie too high. Below, the difference to plain on the same images, paired by image but for the "
-        f"degradation's, in intervals of {level:.2%} (95 % for all rows of one column together). They hold for other "
-        "images, not for other trainings. Those with `augmented` in their name train on the same families of changes "
-        "as the corruptions are of, so their degradation says nothing about others.\n\n"
+        "# Effect of the mitigations: balancing, group DRO and augmentation\n\n"
+        f"UTKFace part 1 in {len(FOLDS)} random parts (seed 0; a person may be in several). Each part is estimated by "
+        f"a model that was trained on the others: {base['model']['backbone']} from ImageNet at "
+        f"{base['data']['image_size']} px, {base['optim']['epochs']} epochs, regression by L1, evaluated once. Written "
+        f"by `python benchmarks/robustness.py`. {len(finished)} of {len(NAMES)} configurations of configs/robust have "
+        "been run.\n\n"
+        "* MAE in years with 95 % bootstrap intervals: of all images, of the worst group and the worst ten-year bin "
+        f"(of those with {LIMIT} images or more), and the mean over those bins (macro MAE). An image's error is its "
+        "mean over the seeds.\n"
+        "* The intervals of the worst group and bin are too high, since each bootstrap sample counts its own worst.\n"
+        "* Degradation: the mean relative degradation under 10 corruptions at 5 strengths "
+        f"({metrics['robustness']['samples']} images of each part). Runs with `augmented` in their name train on the "
+        "families of changes that the corruptions belong to, so theirs says nothing about other corruptions.\n"
+        "* The second line is the difference from `plain` on the same images, paired by image except for the "
+        f"degradation. Its interval has a level of {level:.2%} (95 % for all rows of one column together).\n"
+        "* The intervals hold for other images, not for other trainings.\n\n"
     )
 
 
@@ -270,19 +274,18 @@ def _judged(change: Change) -> str:
 
 
 def _verdict(name: str, row: dict[str, tuple[str, Change]]) -> str:
-    """Which targets a run lowers by more than noise, and whether the MAE of all stays within what is allowed."""
+    """Which targets a run lowers by more than noise, and whether the MAE stays within what is allowed."""
     by_word: dict[str, list[str]] = {}
     for title in TARGETS:
         by_word.setdefault(_judged(row[title][1]), []).append(title)
-    words = {"better": "lowers the", "worse": "raises the", "noise": "changes by no more than noise the"}
-    parts = [f"{words[word]} {' and the '.join(titles)}" for word, titles in by_word.items()]
+    words = {"better": "lowers", "worse": "raises", "noise": "has no effect beyond noise on"}
+    parts = [f"{words[word]} the {' and '.join(', '.join(titles).rsplit(', ', 1))}" for word, titles in by_word.items()]
     rise, lower, upper = row["MAE"][1]
     sure = "within" if upper <= ALLOWED else "over" if lower > ALLOWED else None
     likely = "likely within" if rise <= ALLOWED else "likely over"
     helps = "" if "better" in by_word else " It does not help here."
     return (
-        f"`{name}` {'; '.join(parts)}. The MAE of all changes by {rise:+.2f}, {sure or likely} the {ALLOWED} allowed."
-        f"{helps}"
+        f"`{name}` {'; '.join(parts)}. The MAE changes by {rise:+.2f}, {sure or likely} the {ALLOWED} allowed.{helps}"
     )
 
 

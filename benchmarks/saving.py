@@ -25,7 +25,7 @@ MODEL = "mivolo_d1_224"
 
 
 def measure(folder: Path, saves: int) -> tuple[float, list[float], list[float]]:
-    """Bytes of a checkpoint, and for each save the seconds that training stood still and those until it was whole."""
+    """Bytes of a checkpoint, and for each save the seconds that training waited and those until it was complete."""
     torch.manual_seed(0)
     estimator = Estimator(Card({"name": MODEL}, {"name": "regression"}, {"min_age": 0, "max_age": 100}, 224))
     optimizer = torch.optim.AdamW(estimator.parameters())
@@ -52,15 +52,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         size, stalls, whole = measure(Path(folder), options.saves)
     stall = statistics.median(stalls)
-    text = f"""# How long training stands still for a checkpoint
+    text = f"""# Time that training waits for a checkpoint
 
-`python benchmarks/saving.py --saves {options.saves}` on {machine()}:
+`python benchmarks/saving.py --saves {options.saves}` on {machine()}.
 {MODEL}, {size / 1e6:.0f} MB with AdamW's state and the EMA; medians of {options.saves} saves.
 
-| | seconds | of a minute |
+| | seconds | share of a minute |
 | --- | ---: | ---: |
-| training stands still | {stall:.2f} | {stall / 60:.2%} |
-| until the checkpoint is whole | {statistics.median(whole):.2f} | {statistics.median(whole) / 60:.2%} |
+| training waits | {stall:.2f} | {stall / 60:.2%} |
+| until the checkpoint is complete | {statistics.median(whole):.2f} | {statistics.median(whole) / 60:.2%} |
 """
     write_result(RESULTS, text)
 

@@ -49,31 +49,33 @@ COLUMNS = {
     "keys": ("U8", KEY_BYTES),
 }
 
-BREAKS_FIRST = """\
-**What would break first.** Not the order, nor memory: to deal out a step takes each rank milliseconds, and what it
-needs of its own is nearly all the parsed `dataset.json`. From a URL it is the number of requests. 1,024 ranks that
-train on 1,000 images a second each use 31 GB a second; in blocks of 7.5 MB, and with twice the bytes, they ask for
-8,000 blocks a second, where S3 speaks of 5,500 for one prefix. Larger blocks make fewer requests, smaller ones fewer
-bytes that are not used: a choice to make before a run, since the order depends on it. Dealt out as the stream comes,
-the same nodes would fetch sixty times what they use. Next comes the start: every node fetches the whole index (8.2
-GB, 1 TB for 128 nodes), though it needs few of its pages, and every rank `dataset.json`. From a folder on a network
-file system the start asks for two files a rank and for no shard: a shard is opened, and its size compared, when its
-first image is read. What takes long there is the comparison of the index with its digest (8.2 GB of 100 million
-samples, at 0.6 to 2 GB a second) and of its columns with each other (2 s of one CPU). Shards of 10,000 samples make
-`dataset.json` ten times smaller, and with it the memory. A cache that does not hold the blocks in use (and those read
-ahead, `data.cache.readahead_blocks` of each rank) fetches them again for nearly every batch: see the column with 0.25
-GB."""
+BOTTLENECKS = """## Bottlenecks
+
+* **Not the order or the memory.** A rank takes milliseconds to sample a step. Its private memory is nearly all the
+  parsed `dataset.json`.
+* **First: requests to a URL.** 1,024 ranks that train on 1,000 images a second each use 31 GB a second. In blocks of
+  7.5 MB, and with twice the bytes, they make 8,000 requests a second. S3 documents 5,500 for one prefix. Larger blocks
+  make fewer requests, smaller ones fetch fewer unused bytes. Choose before a run, since the order depends on it. If
+  each rank took the stream in order, the same nodes would fetch sixty times what they use.
+* **Next: the start.** Every node fetches the whole index (8.2 GB, 1 TB for 128 nodes), though it needs few of its
+  pages. Every rank fetches `dataset.json`. Shards of 10,000 samples make `dataset.json` ten times smaller, and with it
+  the memory.
+* **From a folder on a network file system**, the start reads two files a rank and no shard. A shard is opened, and its
+  size compared, when its first image is read. Most of the time goes into checks of the index: against its digest (8.2
+  GB for 100 million samples, at 0.6 to 2 GB a second), and of its columns against each other (2 s of one CPU).
+* **A small cache.** If a cache does not hold the blocks in use (and those read ahead, `data.cache.readahead_blocks` of
+  each rank), it fetches them again for nearly every batch: see the column with 0.25 GB."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one node asked for.
+    """The blocks that one node requested.
 
     Attributes:
         samples: of all its ranks.
-        blocks: the block of each of them, a rank's batch after the other, each block once a batch.
-        held: most blocks that were between their first and their last use at the same time.
-        seconds: that dealing out one step took each rank.
+        blocks: the blocks of the ranks' batches, one batch after the other, each block once a batch.
+        held: the most blocks between their first and last use at the same time.
+        seconds: that a rank took to sample one step.
     """
 
     samples: int
@@ -82,7 +84,7 @@ class Reading:
     seconds: float
 
     def fetched(self, cached: int) -> int:
-        """Blocks fetched by a node whose cache has room for so many."""
+        """Blocks that a node fetches if its cache holds this number of blocks."""
         cache, fetched = OrderedDict(), 0
         for block in self.blocks:
             fetched += block not in cache
@@ -94,13 +96,13 @@ class Reading:
 
 
 def read(order: GlobalOrder, ranks: int, options: argparse.Namespace, as_it_comes: bool = False) -> Reading:
-    """The middle node's reading over many windows; ``as_it_comes``: were the stream dealt out in plain spans."""
+    """The reads of the middle node over many windows; ``as_it_comes`` if the ranks took the stream in order."""
     local = min(ranks, options.ranks_per_node)
     first_rank = ranks // local // 2 * local
     plan = BatchPlan.resolve(ranks * options.micro_batch, None, ranks)
     steps = max(options.windows * order.window_samples // plan.global_batch, options.windows)
     first_piece = next(order.slices(order.size // 3, 1))
-    begin = order.size // 3 - first_piece.begin  # whole windows, so that only what is asked for twice counts twice
+    begin = order.size // 3 - first_piece.begin  # whole windows, so that only repeated requests count twice
     samplers = [iter(TrainSampler(order, plan, first_rank + rank, begin, steps)) for rank in range(local)]
     order.samples(begin, 1)  # the epoch's blocks are put in order before the clock starts
     blocks, first_use, last_use, seconds = [], {}, {}, 0.0
@@ -123,7 +125,7 @@ def read(order: GlobalOrder, ranks: int, options: argparse.Namespace, as_it_come
 
 
 def reading_row(order: GlobalOrder, ranks: int, options: argparse.Namespace) -> str:
-    """One line of the table of what is read."""
+    """One row of the table of reads."""
     node = read(order, ranks, options)
     block_gb = options.sample_bytes * order.size / len(order.block_start) / 1e9
     share_gb = options.sample_bytes * order.size * min(ranks, options.ranks_per_node) / ranks / 1e9
@@ -199,7 +201,7 @@ def write_columns(index: Path, options: argparse.Namespace) -> None:
 
 
 def begin_here(address: str, options: argparse.Namespace, cache: CacheConfig) -> dict[str, float]:
-    """What one rank needs until it knows its first batch, with nothing shared but the index's mapped pages."""
+    """Time and memory of one rank until its first batch, sharing only the index's mapped pages."""
     memory, start = anonymous_memory(), time.perf_counter()
     index = ShardIndex.load(address, cache)
     loaded = time.perf_counter()
@@ -209,7 +211,7 @@ def begin_here(address: str, options: argparse.Namespace, cache: CacheConfig) ->
     return {
         "loading the index, s": loaded - start,
         "order and first batch, s": time.perf_counter() - loaded,
-        "memory of a rank's own, MB": (anonymous_memory() - memory) / 1e6,
+        "private memory of a rank, MB": (anonymous_memory() - memory) / 1e6,
     }
 
 
@@ -219,7 +221,7 @@ def anonymous_memory() -> int:
 
 
 def start_up(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """From a folder, and from a URL of which another rank has fetched the index; each in a process of its own."""
+    """From a folder, and from a URL whose index another rank has fetched; each in a separate process."""
     cache = CacheConfig(folder=str(folder / "cache"), gb=100)
     os.mkdir(cache.folder)
     digest = json.loads((folder / INFO_FILE).read_text())["index"]["sha256"]
@@ -238,7 +240,7 @@ def report(options: argparse.Namespace) -> str:
         sizes = write_index(Path(name), options)
         begun = start_up(Path(name), options)
     lines = [
-        "# What a very large run reads",
+        "# Reads of a very large run",
         "",
         f"`python benchmarks/scale.py` on {machine()}.",
         f"{options.samples:,} samples of {options.sample_bytes:,} bytes in {options.shards:,} shards; "
@@ -256,16 +258,16 @@ def report(options: argparse.Namespace) -> str:
         megabytes = options.sample_bytes * order.size / len(order.block_start) / 1e6
         lines += [
             "",
-            f"Reading of a node, `data.block_samples {block_samples}` ({megabytes:.1f} MB a request), "
+            f"Reads of a node, `data.block_samples {block_samples}` ({megabytes:.1f} MB a request), "
             f"`data.window_blocks {window_blocks}`:",
             "",
-            "| ranks | nodes | its samples, GB an epoch | fetched, GB an epoch | ratio | ratio if dealt as it comes "
+            "| ranks | nodes | used, GB an epoch | fetched, GB an epoch | ratio | ratio with the stream in order "
             f"| images found in the cache | cache in use, GB | ratio with {options.small_cache_gb:g} GB of cache "
-            "| ms to deal out a step |",
+            "| ms to sample a step |",
             "| ---: " * 10 + "|",
         ]
         lines += [reading_row(order, ranks, options) for ranks in options.ranks]
-    return "\n".join([*lines, "", BREAKS_FIRST]) + "\n"
+    return "\n".join([*lines, "", BOTTLENECKS]) + "\n"
 
 
 def main() -> None:
@@ -278,7 +280,7 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=32)
     parser.add_argument("--block-samples", type=int, default=256)
     parser.add_argument("--window-blocks", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=30, help="to simulate, and as many steps at least")
+    parser.add_argument("--windows", type=int, default=30, help="windows to simulate, and the least number of steps")
     parser.add_argument("--cache-gb", type=float, default=16)
     parser.add_argument("--small-cache-gb", type=float, default=0.25)
     write_result(RESULTS, report(parser.parse_args()))

