@@ -59,7 +59,7 @@ def main() -> None:
         pack_utkface(arguments.work / "utkface")
         train_all(arguments.only, arguments.seeds, arguments.jobs, partial(train, arguments.work, arguments.options))
     rows = read_rows(names, arguments.work, arguments.seeds)
-    write_table(rows, seconds_per_step([row.name for row in rows], arguments.rounds))
+    write_table(arguments.out, rows, seconds_per_step([row.name for row in rows], arguments.rounds))
 
 
 def train(work: Path, options: list[str], name: str, seed: int) -> None:
@@ -147,7 +147,7 @@ def read_row(name: str, work: Path, errors: dict[int, np.ndarray]) -> Row:
     return Row(name, config["optim"]["epochs"], errors, metrics)
 
 
-def write_table(rows: list[Row], seconds: dict[str, list[float]]) -> None:
+def write_table(out: Path, rows: list[Row], seconds: dict[str, list[float]]) -> None:
     """Write the page, with one row for each method, the best first."""
     rows = sorted(rows, key=lambda row: row.mean("mae"))
     base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
@@ -178,7 +178,7 @@ def write_table(rows: list[Row], seconds: dict[str, list[float]]) -> None:
             f"{row.mean('cs5'):.1%} | {row.mean('bias'):+.2f} | {statistics.median(own):.3f} | {ratio:.2f} |"
         )
     others = [other_tasks(row) for row in rows if "group_accuracy" in row.metrics[0]]
-    write_result(TABLE, head + "\n".join([*lines, *others]) + "\n")
+    write_result(out, head + "\n".join([*lines, *others]) + "\n")
 
 
 def behind(row: Row, first: Row) -> str:

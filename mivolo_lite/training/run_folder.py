@@ -55,7 +55,7 @@ class RunFolder:
             raise UserError(
                 f"--run {self.path}: holds a run already; add --resume auto to resume it, or choose another folder"
             )
-        with explain_write_errors(self.path, "choose another --run, or mend the disk"):
+        with explain_write_errors(self.path, "choose another --run, or repair the disk"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
             if resume != "auto":
@@ -66,7 +66,7 @@ class RunFolder:
 
     def save_config(self, config_yaml: str) -> None:
         """Write the configuration of a run that is about to train. A run that cannot resume keeps the earlier one."""
-        with explain_write_errors(self.path, "choose another --run, or mend the disk"):
+        with explain_write_errors(self.path, "choose another --run, or repair the disk"):
             write_text(self.config, config_yaml)
 
     def _is_occupied(self) -> bool:
