@@ -176,6 +176,8 @@ def predict(
     )
     if counts is not None and counts["rejected"] and not counts["rows"]:
         first = json.loads((out / REJECTED_FILE).read_text(encoding="utf-8").partition("\n")[0])
-        example = f"{first['image']} ({first['reason']})"
-        raise UserError(f"not one of {counts['rejected']} can be read; the first is {example}")
+        reason = f"{first['image']}: {first['reason']}"
+        if counts["rejected"] > 1:
+            reason = f"none of {counts['rejected']} files can be read; the first is {reason}"
+        raise UserError(reason)
     return counts

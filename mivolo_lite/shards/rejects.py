@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mivolo_lite.errors import UserError
 from mivolo_lite.paths import as_unicode
+from mivolo_lite.wording import count_of
 
 REJECTED_FILE = "rejected.jsonl"
 
@@ -18,7 +19,7 @@ def check_reject_rate(rejected: list[dict], usable: int, limit: float, folder: P
     total = len(rejected) + usable
     example = f"; the first is {rejected[0]['image']}: {rejected[0]['reason']}" if rejected else ""
     if usable == 0:
-        raise UserError(f"{folder}: not one usable image among {total}{example}")
+        raise UserError(f"{folder}: none of {count_of(total, 'image')} is usable{example}")
     if len(rejected) > limit * total:
         raise UserError(
             f"{folder}: {len(rejected)} of {total} rejected, over --max_reject_rate {limit:g}: "

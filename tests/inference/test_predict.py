@@ -162,7 +162,11 @@ def test_nothing_there_is_one_line(source, checkpoint, tmp_path, monkeypatch):
 def test_a_single_file_that_cannot_be_read_is_an_error(photos, checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         predict(photos / "deeper" / "d.jpg", "--checkpoint", checkpoint, out=tmp_path / "out")
-    assert error.value.code == 2 and "d.jpg (unreadable image: it is an HTML" in capsys.readouterr().err
+    assert error.value.code == 2 and "d.jpg: unreadable image: it is an HTML" in capsys.readouterr().err
+    (photos / "deeper" / "e.jpg").write_text("text")
+    with pytest.raises(SystemExit):
+        predict(*sorted((photos / "deeper").glob("*.jpg")), "--checkpoint", checkpoint, out=tmp_path / "out")
+    assert "none of 2 files can be read; the first is " in capsys.readouterr().err
 
 
 def test_a_photo_is_turned_upright_first(checkpoint, tmp_path):
