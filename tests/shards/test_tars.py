@@ -192,7 +192,7 @@ def test_images_of_other_formats_say_what_to_do(tmp_path):
 
 def test_an_empty_tar_holds_no_sample(tmp_path):
     write_tar(tmp_path / "s.tar", {})
-    with pytest.raises(UserError, match="not one usable"):
+    with pytest.raises(UserError, match="none of 0 images is usable"):
         index_shards(tmp_path)
 
 
