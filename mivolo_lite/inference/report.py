@@ -142,13 +142,14 @@ def _caption(row: Row) -> list[str | Mark]:
 
 
 def _thumbnail(photo: np.ndarray, box: Box | None) -> str:
-    """A ``data:`` address of the square around a box, or of the whole photo if there is none."""
+    """A ``data:`` address of the square around a box, or of the whole photo without a box or if it is outside."""
     if box is not None:
         left, top, right, bottom = box
         half = max(right - left, bottom - top) * (0.5 + _AROUND)
         x, y = (left + right) / 2, (top + bottom) / 2
         left, top, right, bottom = clip_box((x - half, y - half, x + half, y + half), photo)
-        photo = photo[top:bottom, left:right]
+        part = photo[top:bottom, left:right]
+        photo = part if part.size else photo
     height, width = photo.shape[:2]
     if max(height, width) > _SIDE:
         photo = resize(photo, *fitted(width, height, _SIDE))

@@ -42,8 +42,9 @@ def fold_batch_norms(model: Any) -> Any:
 
 def _of_noise(model: Any) -> Any:
     """The features of an image of noise."""
-    noise = torch.randn(1, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(0))
-    nothing = Images.none_of(model.image_size)
+    size, device = model.image_size, next(model.parameters()).device
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    nothing = Images.none_of(size, device)
     face, body = (Images.of(noise) if name in model.inputs else nothing for name in ("face", "body"))
     return model(face, body, 1)
 

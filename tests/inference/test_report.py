@@ -98,7 +98,7 @@ def test_flags_and_people_without_an_age_are_shown_and_shards_are_not(photos, tm
     name = str(photos / "<b>.png")
     answers = {"age_lower": None, "age_upper": None, "gender": None, "gender_probability": None, "tasks": {}}
     person = {"source": name, "face": [100, 90, 190, 180], "body": None, "age": 31.0, **answers, "flags": ["blurred"]}
-    nobody_cut = person | {"age": None, "flags": ["under 5 px"]}
+    nobody_cut = person | {"age": None, "flags": ["outside the photo"], "face": [9000, 9000, 9100, 9100]}
     lines = [person, nobody_cut, person | {"source": "shards/1"}]
     (out / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     track = {"source": "a.mp4", "track": 1, "first_frame": 0, "last_frame": 9, "frames": 9, "age": 8.2, "gender": None}
@@ -106,7 +106,7 @@ def test_flags_and_people_without_an_age_are_shown_and_shards_are_not(photos, tm
     report.write_report(out, [Item("image", name), Item("shards", "shards")], {})
     page = Figures(out / "report.html")
     assert ["".join(figure["words"].split()) for figure in page.figures] == [
-        "31yearsblurred<b>.png", "noageunder5px<b>.png",
+        "31yearsblurred<b>.png", "noageoutsidethephoto<b>.png",
     ]  # fmt: skip
     assert "a.mp4 track 1, frames 0 to 9: 8 years" in page.text
 
