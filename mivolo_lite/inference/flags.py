@@ -9,7 +9,7 @@ from mivolo_lite.audit.quality import blur
 from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.people import Located
 from mivolo_lite.inference.windows import Detection, Find
-from mivolo_lite.packing.crops import Box, clip_box
+from mivolo_lite.packing.crops import Box, clip_box, square_around
 
 TOO_SMALL, BLURRED, CUT_OFF, TURNED = "too small to trust", "blurred", "cut off", "turned away"
 DARK, OVEREXPOSED, NOT_UPRIGHT = "dark", "overexposed", "not upright"
@@ -101,10 +101,8 @@ def _is_not_upright(image: np.ndarray, person: Located, find_faces: Find | None)
 
 def _square_around(image: np.ndarray, face: Box) -> np.ndarray:
     """A face with some of its surroundings, at most ``_AGAIN`` pixels per side."""
-    x, y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
-    half = _AROUND * max(face[2] - face[0], face[3] - face[1]) / 2
-    left, top, right, bottom = clip_box((x - half, y - half, x + half, y + half), image)
-    return resize(image[top:bottom, left:right], *fitted(right - left, bottom - top, _AGAIN))
+    around = square_around(image, face, _AROUND)
+    return resize(around, *fitted(around.shape[1], around.shape[0], _AGAIN))
 
 
 def _best_score(faces: Sequence[Detection]) -> float:

@@ -20,7 +20,7 @@ from mivolo_lite.images.letterbox import fitted, resize
 from mivolo_lite.inference.result_files import ANNOTATED, PREDICTIONS, REPORT_FILE, RESULT_FILES, TRACKS
 from mivolo_lite.inference.rows import answer, describe_track
 from mivolo_lite.inference.sources import Item, read_image
-from mivolo_lite.packing.crops import Box, clip_box
+from mivolo_lite.packing.crops import Box, square_around
 from mivolo_lite.packing.decode import UnusablePhoto
 from mivolo_lite.paths import is_url
 from mivolo_lite.reporting.images import data_address
@@ -30,7 +30,7 @@ from mivolo_lite.reporting.provenance import provenance
 from mivolo_lite.shards.rejects import REJECTED_FILE
 
 _SIDE = 144
-_AROUND = 0.25  # margin on each side of a face, by its longer side
+_AROUND = 1.5  # side of the square that is shown, in longer sides of the face
 _MOST = 1000
 """Most people, photos of nobody, and lines of a list on the page, which then has some megabytes."""
 
@@ -144,11 +144,7 @@ def _caption(row: Row) -> list[str | Mark]:
 def _thumbnail(photo: np.ndarray, box: Box | None) -> str:
     """A ``data:`` address of the square around a box, or of the whole photo without a box or if it is outside."""
     if box is not None:
-        left, top, right, bottom = box
-        half = max(right - left, bottom - top) * (0.5 + _AROUND)
-        x, y = (left + right) / 2, (top + bottom) / 2
-        left, top, right, bottom = clip_box((x - half, y - half, x + half, y + half), photo)
-        part = photo[top:bottom, left:right]
+        part = square_around(photo, box, _AROUND)
         photo = part if part.size else photo
     height, width = photo.shape[:2]
     if max(height, width) > _SIDE:

@@ -182,6 +182,14 @@ def clip_box(box: Box, image: np.ndarray) -> tuple[int, int, int, int]:
     return min(max(x0, 0), width), min(max(y0, 0), height), min(max(x1, 0), width), min(max(y1, 0), height)
 
 
+def square_around(image: np.ndarray, box: Box, factor: float) -> np.ndarray:
+    """The photo within the square around a box, with sides of ``factor`` times its longer side, clipped."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    half = factor * max(box[2] - box[0], box[3] - box[1]) / 2
+    left, top, right, bottom = clip_box((x - half, y - half, x + half, y + half), image)
+    return image[top:bottom, left:right]
+
+
 def box_iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes, 0 if both are empty."""
     shared = intersection(first, second)
